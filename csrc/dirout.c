@@ -1,0 +1,418 @@
+/*
+ * dirout.c - the layer format dir: a plain directory, as overlayfs takes it for a lower layer.
+ *
+ *   fs/       the tree
+ *   dead/<k>  the content of archive member k, which a later member replaced; the exact tar needs it
+ *
+ * The tree has resolved every link before anything is done on disk, so the paths used here have none;
+ * openat2 holds the kernel to that. Directories are made 0700 and get their attributes last, the deepest
+ * first, when nothing in them changes any more.
+ */
+#define _GNU_SOURCE
+#include "backend.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+
+#define PIECE 1024u /* bytes of a path opened at once; any longer path is walked piece by piece */
+
+typedef struct dir_backend {
+    lfs_backend base;
+    uint32_t flags;
+    int layer;        /* the layer's directory */
+    int fs;
+    int dead;         /* -1: none yet */
+    uint32_t opened;  /* the directory inode that `opened_fd` is */
+    int opened_fd;
+    int file;         /* the regular file at hand */
+    uint32_t entry;
+    uint64_t pos;
+    bool named;       /* the rest knows of the file */
+    lfs_buf path;
+    uint64_t dropped; /* attributes this file system cannot hold */
+} dir_backend;
+
+static dir_backend *of(lfs_backend *b)
+{
+    return (dir_backend *)b;
+}
+
+static int fail_at(dir_backend *b, uint32_t entry, int err, const char *what, lfs_error *error)
+{
+    if (lfs_tree_path(b->base.tree, entry, &b->path) < 0)
+        return lfs_fail(error, ENOMEM, "unpack");
+    return lfs_fail(error, err, "%s %.200s", what, b->path.data);
+}
+
+/* The directory of inode `node`, borrowed until the next call. */
+static int open_dir(dir_backend *b, uint32_t node, lfs_error *error)
+{
+    const lfs_tree *t = b->base.tree;
+    cleanup_close int fd = -1;
+    char *p;
+
+    if (node == LFS_TREE_ROOT)
+        return b->fs;
+    if (b->opened == node)
+        return b->opened_fd;
+    if (lfs_tree_path(t, lfs_tree_node(t, node)->name, &b->path) < 0)
+        return lfs_fail(error, ENOMEM, "unpack");
+    p = b->path.data;
+    while (*p != '\0') {
+        size_t left = strlen(p);
+        char *cut = left > PIECE ? memrchr(p, '/', PIECE) : NULL;
+        int next;
+
+        if (cut != NULL)
+            *cut = '\0';
+        next = lfs_open_beneath(fd >= 0 ? fd : b->fs, p, O_PATH | O_DIRECTORY, 0);
+        if (next < 0)
+            return lfs_fail(error, -next, "open directory %.200s", p);
+        if (fd >= 0)
+            close(fd);
+        fd = next;
+        p = cut != NULL ? cut + 1 : p + left;
+    }
+    if (b->opened_fd >= 0)
+        close(b->opened_fd);
+    b->opened = node;
+    b->opened_fd = lfs_steal_fd(&fd);
+    return b->opened_fd;
+}
+
+/* The directory a name stands in, and the name, NUL-terminated. */
+static int locate(dir_backend *b, uint32_t entry, char name[256], lfs_error *error)
+{
+    const lfs_name *e = lfs_tree_entry(b->base.tree, entry);
+
+    memcpy(name, lfs_tree_text(b->base.tree, entry), e->len);
+    name[e->len] = '\0';
+    return open_dir(b, e->parent, error);
+}
+
+/* ---- attributes ---- */
+
+/* user.* on links and special files is the one thing that Linux refuses and an archive may hold; a file
+ * system without attributes refuses all of them. Either is counted, as other tools warn of it. */
+static bool may_drop(int err, uint32_t mode, int prefix)
+{
+    return err == ENOTSUP || (err == EPERM && prefix == LFS_XATTR_USER && !S_ISREG(mode) && !S_ISDIR(mode));
+}
+
+static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, const char *path, lfs_error *error)
+{
+    const char *set;
+    size_t len;
+
+    if (n->xattrs == 0)
+        return 0;
+    set = lfs_tree_set(b->base.tree, n->xattrs, &len, NULL);
+    for (size_t i = 0; i < len;) {
+        lfs_xattr_record r;
+        char name[512];
+        size_t value_len;
+
+        memcpy(&r, set + i, sizeof r);
+        value_len = le16toh(r.value_len);
+        snprintf(name, sizeof name, "%s%.*s", lfs_xattr_prefix_name(r.prefix), r.name_len,
+                 set + i + sizeof r);
+        if (lsetxattr(path, name, set + i + sizeof r + r.name_len, value_len, 0) < 0) {
+            if (!may_drop(errno, n->mode, r.prefix))
+                return fail_at(b, entry, errno, "set extended attribute of", error);
+            b->dropped++;
+        }
+        i += lfs_align(sizeof r + r.name_len + value_len, 4);
+    }
+    return 0;
+}
+
+/* Owner before mode (a change of owner clears setuid) and before attributes (it clears capabilities); time
+ * last. path leads to the inode itself, through /proc/self/fd. */
+static int set_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, const char *path,
+                          lfs_error *error)
+{
+    struct timespec times[2] = {
+        {.tv_nsec = UTIME_OMIT},
+        {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
+    };
+    int r;
+
+    if (!(b->flags & LFS_UNPACK_NO_CHOWN) && fchownat(AT_FDCWD, path, n->uid, n->gid, AT_SYMLINK_NOFOLLOW) < 0)
+        return fail_at(b, entry, errno, "set owner of", error);
+    if (!S_ISLNK(n->mode) && fchmodat(AT_FDCWD, path, n->mode & 07777, 0) < 0)
+        return fail_at(b, entry, errno, "set mode of", error);
+    r = set_xattrs(b, entry, n, path, error);
+    if (r < 0)
+        return r;
+    if (utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0)
+        return fail_at(b, entry, errno, "set time of", error);
+    return 0;
+}
+
+/* ---- content ---- */
+
+static int dir_begin(lfs_backend *base, uint32_t entry, bool sparse, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    char name[256];
+    int dir = locate(b, entry, name, error);
+
+    (void)sparse;
+    if (dir < 0)
+        return dir;
+    b->file = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (b->file < 0)
+        return fail_at(b, entry, errno, "create", error);
+    b->entry = entry;
+    b->pos = 0;
+    b->named = false;
+    return 0;
+}
+
+static int dir_data(lfs_backend *base, const uint8_t *p, size_t n, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    const lfs_tree *t = base->tree;
+    int r;
+
+    if (!b->named) {
+        if (lfs_tree_path(t, b->entry, &b->path) < 0 ||
+            lfs_rest_file(base->rest, lfs_tree_node(t, lfs_tree_entry(t, b->entry)->node)->number,
+                          b->path.data, b->path.len) < 0)
+            return lfs_fail(error, ENOMEM, "unpack");
+        b->named = true;
+    }
+    if (lfs_rest_data(base->rest, b->pos, n) < 0)
+        return lfs_fail(error, ENOMEM, "unpack");
+    r = lfs_pwrite_all(b->file, p, n, b->pos);
+    if (r < 0)
+        return fail_at(b, b->entry, -r, "write", error);
+    b->pos += n;
+    return 0;
+}
+
+static int dir_hole(lfs_backend *base, uint64_t n, lfs_error *error)
+{
+    (void)error;
+    of(base)->pos += n;
+    return 0;
+}
+
+static int dir_end(lfs_backend *base, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    const lfs_node *n = lfs_tree_node(base->tree, lfs_tree_entry(base->tree, b->entry)->node);
+    char path[64];
+    struct timespec times[2] = {
+        {.tv_nsec = UTIME_OMIT},
+        {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
+    };
+    cleanup_close int fd = lfs_steal_fd(&b->file);
+    int r;
+
+    if (lfs_rest_flush(base->rest) < 0)
+        return lfs_fail(error, ENOMEM, "unpack");
+    if (b->pos > 0 && ftruncate(fd, (off_t)n->size) < 0)
+        return fail_at(b, b->entry, errno, "write", error);
+    if (!(b->flags & LFS_UNPACK_NO_CHOWN) && fchown(fd, n->uid, n->gid) < 0)
+        return fail_at(b, b->entry, errno, "set owner of", error);
+    if (fchmod(fd, n->mode & 07777) < 0)
+        return fail_at(b, b->entry, errno, "set mode of", error);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (n->xattrs != 0) {
+        /* setxattr, unlike lsetxattr, follows the magic link to the open file. */
+        char deref[72];
+        snprintf(deref, sizeof deref, "%s/", path);
+        deref[strlen(path)] = '\0';
+        r = set_xattrs(b, b->entry, n, deref, error);
+        if (r < 0)
+            return r;
+    }
+    if (futimens(fd, times) < 0)
+        return fail_at(b, b->entry, errno, "set time of", error);
+    return 0;
+}
+
+/* ---- other entries ---- */
+
+static int add_link(dir_backend *b, uint32_t entry, uint32_t source, lfs_error *error)
+{
+    cleanup_close int from = -1;
+    char name[256];
+    char source_name[256];
+    int dir = locate(b, source, source_name, error);
+
+    if (dir < 0)
+        return dir;
+    from = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+    if (from < 0)
+        return fail_at(b, entry, errno, "link", error);
+    dir = locate(b, entry, name, error);
+    if (dir < 0)
+        return dir;
+    if (linkat(from, source_name, dir, name, 0) < 0)
+        return fail_at(b, entry, errno, "link", error);
+    return 0;
+}
+
+static int dir_add(lfs_backend *base, uint32_t entry, uint32_t source, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    const lfs_tree *t = base->tree;
+    const lfs_node *n = lfs_tree_node(t, lfs_tree_entry(t, entry)->node);
+    char name[256];
+    char path[320];
+    int dir;
+    int r;
+
+    if (source != 0)
+        return add_link(b, entry, source, error);
+    dir = locate(b, entry, name, error);
+    if (dir < 0)
+        return dir;
+    if (S_ISDIR(n->mode)) {
+        r = mkdirat(dir, name, 0700);
+    } else if (S_ISLNK(n->mode)) {
+        cleanup_free char *target = strndup(t->names.data + n->where, (size_t)n->size);
+        if (target == NULL)
+            return lfs_fail(error, ENOMEM, "unpack");
+        r = symlinkat(target, dir, name);
+    } else {
+        r = mknodat(dir, name, n->mode & S_IFMT, makedev(n->rdev_major, n->rdev_minor));
+    }
+    if (r < 0)
+        return fail_at(b, entry, errno, "create", error);
+    if (S_ISDIR(n->mode) || lfs_node_is_whiteout(n))
+        return 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
+    return set_attributes(b, entry, n, path, error);
+}
+
+/* A file whose content the rest refers to is kept under its member's number. */
+static int keep_content(dir_backend *b, lfs_node *n, int dir, const char *name, uint32_t entry,
+                        lfs_error *error)
+{
+    char number[16];
+
+    if (b->dead < 0) {
+        if (mkdirat(b->layer, "dead", 0700) < 0 && errno != EEXIST)
+            return lfs_fail(error, errno, "create directory dead");
+        b->dead = openat(b->layer, "dead", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (b->dead < 0)
+            return lfs_fail(error, errno, "open directory dead");
+    }
+    snprintf(number, sizeof number, "%u", n->number);
+    if (renameat(dir, name, b->dead, number) < 0)
+        return fail_at(b, entry, errno, "set aside", error);
+    n->flags |= LFS_NODE_DEAD;
+    return 0;
+}
+
+static int dir_remove(lfs_backend *base, uint32_t entry, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    const lfs_tree *t = base->tree;
+    lfs_node *n = lfs_tree_node(t, lfs_tree_entry(t, entry)->node);
+    bool is_dir = S_ISDIR(n->mode);
+    char name[256];
+    int dir;
+
+    /* At most LFS_TREE_MAX_DEPTH calls deep. */
+    for (uint32_t c = is_dir ? n->children : 0; c != 0; c = lfs_tree_entry(t, c)->next) {
+        int r = lfs_tree_entry(t, c)->node == 0 ? 0 : dir_remove(base, c, error);
+        if (r < 0)
+            return r;
+    }
+    dir = locate(b, entry, name, error);
+    if (dir < 0)
+        return dir;
+    if (S_ISREG(n->mode) && n->size > 0 && n->name == entry && !(n->flags & LFS_NODE_DEAD))
+        return keep_content(b, n, dir, name, entry, error);
+    if (unlinkat(dir, name, is_dir ? AT_REMOVEDIR : 0) < 0)
+        return fail_at(b, entry, errno, "remove", error);
+    if (is_dir && b->opened == lfs_tree_entry(t, entry)->node)
+        b->opened = 0;
+    return 0;
+}
+
+/* ---- end ---- */
+
+static int finish_directory(dir_backend *b, uint32_t node, lfs_error *error)
+{
+    const lfs_node *n = lfs_tree_node(b->base.tree, node);
+    char path[64];
+    int fd = open_dir(b, node, error);
+
+    if (fd < 0)
+        return fd;
+    /* The trailing "/." makes the magic link, and then the directory itself, the thing that is changed. */
+    snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
+    return set_attributes(b, n->name, n, path, error);
+}
+
+static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    const lfs_tree *t = base->tree;
+
+    (void)uuid;
+    for (uint32_t i = t->nnodes - 1; i >= LFS_TREE_ROOT; i--) {
+        const lfs_node *n = lfs_tree_node(t, i);
+        int r;
+
+        if (n->nlink == 0)
+            continue;
+        result->inodes++;
+        if (!S_ISDIR(n->mode))
+            continue;
+        r = finish_directory(b, i, error);
+        if (r < 0)
+            return r;
+    }
+    result->xattrs_dropped += b->dropped;
+    return 0;
+}
+
+static void dir_free(lfs_backend *base)
+{
+    dir_backend *b = of(base);
+    int fds[] = {b->layer, b->fs, b->dead, b->opened_fd, b->file};
+
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    lfs_buf_free(&b->path);
+    free(b);
+}
+
+int lfs_dir_backend(int fd, uint32_t flags, lfs_tree *tree, lfs_rest *rest, lfs_backend **out,
+                    lfs_error *error)
+{
+    static const lfs_backend_ops ops = {
+        .begin = dir_begin, .data = dir_data, .hole = dir_hole, .end = dir_end, .add = dir_add,
+        .remove = dir_remove, .finish = dir_finish, .free = dir_free,
+    };
+    dir_backend *b = calloc(1, sizeof *b);
+    int r = 0;
+
+    if (b == NULL)
+        return lfs_fail(error, ENOMEM, "unpack");
+    b->base = (lfs_backend){.ops = &ops, .tree = tree, .rest = rest};
+    b->flags = flags;
+    b->fs = b->dead = b->opened_fd = b->file = -1;
+    b->layer = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (b->layer < 0)
+        r = lfs_fail(error, errno, "open layer directory");
+    else if (mkdirat(b->layer, "fs", 0700) < 0)
+        r = lfs_fail(error, errno, "create directory fs");
+    else if ((b->fs = openat(b->layer, "fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+        r = lfs_fail(error, errno, "open directory fs");
+    if (r < 0) {
+        dir_free(&b->base);
+        return r;
+    }
+    *out = &b->base;
+    return 0;
+}

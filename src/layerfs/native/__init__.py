@@ -1,0 +1,47 @@
+"""Typed wrappers of the C core: the only importer of the compiled ``layerfs._native``.
+
+A handle (``Unpacker``, ``Repacker``, ``Reader``, ``Differ``) is a context manager and belongs to one thread
+at a time; a ``Reader`` may be read by several. Buffers are anything with the buffer protocol. Every call that
+works on more than a few bytes runs without the GIL. What the functions do is said once, in
+is said once, in ``csrc/layerfs.h``.
+
+Failures of the core become exceptions in one place (``_core.check``): malformed or oversized input is an
+``IntegrityError``, all else a ``NativeError`` that keeps the errno.
+"""
+
+from layerfs.native._core import Buffer
+from layerfs.native._diff import Change, Differ, DiffStats
+from layerfs.native._mount import (
+    Bind,
+    LaunchSpec,
+    attach,
+    bind_mount,
+    detach,
+    erofs_mount,
+    launch,
+    overlay_mount,
+    readahead,
+)
+from layerfs.native._reader import Reader, Stat
+from layerfs.native._unpack import Repacker, Unpacker, UnpackResult
+
+__all__ = [
+    "Bind",
+    "Buffer",
+    "Change",
+    "DiffStats",
+    "Differ",
+    "LaunchSpec",
+    "Reader",
+    "Repacker",
+    "Stat",
+    "UnpackResult",
+    "Unpacker",
+    "attach",
+    "bind_mount",
+    "detach",
+    "erofs_mount",
+    "launch",
+    "overlay_mount",
+    "readahead",
+]

@@ -1,0 +1,85 @@
+"""What every wrapper shares: errors, buffers, and handles that are released by scope."""
+
+import errno
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+from layerfs._native import ffi
+from layerfs.errors import IntegrityError, NativeError, UnsupportedError
+
+__all__ = ["PIECE", "Buffer", "Handle", "alloc", "check", "encode", "new_error"]
+
+Buffer = bytes | bytearray | memoryview
+"""What the wrappers accept as bytes."""
+
+PIECE = 1 << 20
+"""The amount of work of one call that moves data, in bytes."""
+
+HINTS = {
+    errno.ENOSPC: "free some space: layerfs prune",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EPERM: "this needs root",
+    errno.EROFS: "the file system is mounted read-only",
+}
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV})
+
+# Zeroing a buffer that is about to be filled would cost as much as filling it.
+alloc = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def check(result: int, error: Any) -> int:
+    """The result of a call, or the exception for its failure."""
+    if result >= 0:
+        return result
+    code = -result
+    message = ffi.string(error.msg).decode("utf-8", "backslashreplace") or "native call"
+    if code in (errno.EBADMSG, errno.EFBIG):
+        raise IntegrityError(message)
+    kind = UnsupportedError if code in _UNSUPPORTED else NativeError
+    raise kind(f"{message}: {os.strerror(code)}", errno=code, hint=HINTS.get(code))
+
+
+def new_error() -> Any:
+    return ffi.new("lfs_error *")
+
+
+def encode(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else os.fsencode(value)
+
+
+class Handle:
+    """Owns a C handle: freed by ``close`` or at the end of a ``with``."""
+
+    def __init__(
+        self, type_name: str, free: Callable[[Any], None], opener: Callable[[Any, Any], int]
+    ) -> None:
+        self._handle: Any = None
+        self._free = free
+        self._error = new_error()
+        out = ffi.new(f"{type_name} **")
+        check(opener(out, self._error), self._error)
+        self._handle = out[0]
+
+    @property
+    def _open(self) -> Any:
+        if self._handle is None:
+            raise ValueError(f"{type(self).__name__} is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Release the handle; again is allowed."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)

@@ -1,0 +1,142 @@
+"""Mounts, which are descriptors until they are attached, and the launch of a command over one."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from layerfs._native import ffi, lib
+
+from layerfs.native._core import check, encode, new_error
+
+__all__ = [
+    "Bind",
+    "LaunchSpec",
+    "attach",
+    "bind_mount",
+    "detach",
+    "erofs_mount",
+    "launch",
+    "overlay_mount",
+    "readahead",
+]
+
+
+class Bind(msgspec.Struct, frozen=True):
+    """A detached mount that a launch puts at ``target`` inside the root; the launch consumes ``source``."""
+
+    source: int
+    target: str
+    is_dir: bool
+
+
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A command for ``launch``; ``root`` is a detached mount."""
+
+    root: int
+    args: Sequence[str | bytes]
+    env: Sequence[str | bytes] = ()
+    cwd: str = "/"
+    hostname: str = ""
+    uid: int = 0
+    gid: int = 0
+    groups: Sequence[int] = ()
+    capabilities: int = 0
+    binds: Sequence[Bind] = ()
+    stdio: tuple[int, int, int] = (0, 1, 2)
+    readonly: bool = False
+    tty: bool = False
+    no_network: bool = False
+
+
+def erofs_mount(fd: int, *, loop: bool = False) -> int:
+    """Mount a layer file, detached: a descriptor to close."""
+    error = new_error()
+    return check(lib.lfs_erofs_mount(fd, lib.LFS_MOUNT_LOOP if loop else 0, error), error)
+
+
+def overlay_mount(
+    lowers: Sequence[int],
+    upper: int = -1,
+    work: int = -1,
+    *,
+    volatile: bool = False,
+    userxattr: bool = False,
+    readonly: bool = False,
+) -> int:
+    """Stack directories, TOP-MOST FIRST, under an upper (-1: none, read-only); a detached mount."""
+    error, spec = new_error(), ffi.new("lfs_overlay *")
+    array = ffi.new("int[]", list(lowers))
+    spec.lowers, spec.nlowers, spec.upper, spec.work = array, len(lowers), upper, work
+    spec.flags = (
+        (lib.LFS_OVERLAY_VOLATILE if volatile else 0)
+        | (lib.LFS_OVERLAY_USERXATTR if userxattr else 0)
+        | (lib.LFS_OVERLAY_READONLY if readonly else 0)
+    )
+    return check(lib.lfs_overlay_mount(spec, error), error)
+
+
+def bind_mount(dirfd: int, path: str | bytes, *, recursive: bool = True, readonly: bool = False) -> int:
+    """A detached bind mount of ``path`` below ``dirfd`` (AT_FDCWD: a path of the host)."""
+    error = new_error()
+    return check(lib.lfs_bind_mount(dirfd, encode(path), recursive, readonly, error), error)
+
+
+def attach(mount: int, target: str | bytes | os.PathLike[str]) -> None:
+    """Put a detached mount at a path."""
+    error = new_error()
+    check(lib.lfs_mount_attach(mount, os.fsencode(target), error), error)
+
+
+def detach(target: str | bytes | os.PathLike[str], *, lazy: bool = False) -> None:
+    """Unmount a path; EBUSY while it is in use, unless ``lazy``."""
+    error = new_error()
+    check(lib.lfs_mount_detach(os.fsencode(target), lazy, error), error)
+
+
+def readahead(fd: int, offset: int, length: int) -> None:
+    """Bring a range of a file into the page cache, all of it."""
+    error = new_error()
+    check(lib.lfs_readahead(fd, offset, length, error), error)
+
+
+def launch(spec: LaunchSpec) -> tuple[int, int, int | None]:
+    """Start a command in namespaces of its own; (pid, pidfd, master of its terminal or None)."""
+    error, keep = new_error(), []
+
+    def string(value: str | bytes) -> Any:
+        keep.append(ffi.new("char[]", encode(value)))
+        return keep[-1]
+
+    def strings(values: Sequence[str | bytes]) -> Any:
+        keep.append(ffi.new("char *[]", [*map(string, values), ffi.NULL]))
+        return keep[-1]
+
+    binds = ffi.new("lfs_bind[]", len(spec.binds))
+    for slot, bind in zip(binds, spec.binds, strict=True):
+        slot.source, slot.target, slot.is_dir = bind.source, string(bind.target), bind.is_dir
+    groups = ffi.new("uint32_t[]", list(spec.groups))
+    out = ffi.new("lfs_launch_spec *")
+    fields: Mapping[str, Any] = {
+        "flags": (lib.LFS_LAUNCH_READONLY if spec.readonly else 0)
+        | (lib.LFS_LAUNCH_TTY if spec.tty else 0)
+        | (lib.LFS_LAUNCH_NO_NETWORK if spec.no_network else 0),
+        "root": spec.root,
+        "argv": strings(spec.args),
+        "envp": strings(spec.env),
+        "cwd": string(spec.cwd),
+        "hostname": string(spec.hostname),
+        "uid": spec.uid,
+        "gid": spec.gid,
+        "groups": groups,
+        "ngroups": len(spec.groups),
+        "capabilities": spec.capabilities,
+        "binds": binds,
+        "nbinds": len(spec.binds),
+        "stdio": list(spec.stdio),
+    }
+    for name, value in fields.items():
+        setattr(out, name, value)
+    pidfd, tty = ffi.new("int *", -1), ffi.new("int *", -1)
+    pid = check(lib.lfs_launch(out, pidfd, tty, error), error)
+    return pid, pidfd[0], (tty[0] if tty[0] >= 0 else None)
