@@ -1,0 +1,110 @@
+"""Digests: ``algorithm:hex`` of exact bytes, and the checks that bytes are the ones a digest names.
+
+Source: image-spec, descriptor.md ("Digests") and config.md ("Layer ChainID").
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from layerfs.errors import IntegrityError, InvalidInputError
+
+__all__ = ["Digest", "Verifier", "chain_id", "hasher", "verified"]
+
+_FORM = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+
+
+class Digest(str):
+    """``sha256:`` and 64, or ``sha512:`` and 128 lower-case hexadecimal digits; a str that is known to be one.
+
+    Raises InvalidInputError for anything else, so that a digest can be used in a path.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if type(text) is cls:
+            return text
+        if not isinstance(text, str) or _FORM.fullmatch(text) is None:
+            raise InvalidInputError(
+                f"digest {str(text)[:140]!r}: not a digest", hint="wanted is sha256: and 64 hexadecimal digits"
+            )
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+        """The sha256 digest of ``data``."""
+        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def from_hash(cls, state: Any) -> Self:
+        """The digest that a hashlib object stands at."""
+        return cls(f"{state.name}:{state.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """``sha256`` or ``sha512``."""
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        """The digits after the colon."""
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits, as image lists show them."""
+        return self.hex[:12]
+
+
+def hasher(algorithm: str = "sha256") -> Any:
+    """A hashlib object; its ``update`` runs without the GIL for all but small pieces."""
+    return hashlib.new(algorithm, usedforsecurity=True)
+
+
+class Verifier:
+    """Checks bytes against a digest and a size (None: unknown) while they pass."""
+
+    def __init__(self, digest: Digest, size: int | None, what: str = "blob") -> None:
+        self.digest = digest
+        self.size = size
+        self.count = 0
+        self._what = what
+        self._hash = hasher(digest.algorithm)
+
+    def update(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes; IntegrityError as soon as there are more than ``size``."""
+        self.count += len(chunk)
+        if self.size is not None and self.count > self.size:
+            raise IntegrityError(f"{self._what} {self.digest}: longer than the {self.size} bytes announced")
+        self._hash.update(chunk)
+
+    def finish(self) -> None:
+        """All bytes are there: IntegrityError if they are not the ones."""
+        if self.size is not None and self.count != self.size:
+            raise IntegrityError(f"{self._what} {self.digest}: {self.count} bytes, not the {self.size} announced")
+        found = Digest.from_hash(self._hash)
+        if found != self.digest:
+            raise IntegrityError(f"{self._what} {self.digest}: the content has digest {found}")
+
+
+def verified(
+    chunks: Iterable[bytes], digest: Digest, size: int | None, what: str = "blob"
+) -> Iterator[bytes]:
+    """Pass ``chunks`` on; at their end, or before, IntegrityError if they are not what ``digest`` names."""
+    verifier = Verifier(digest, size, what)
+    for chunk in chunks:
+        verifier.update(chunk)
+        yield chunk
+    verifier.finish()
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """The identity of a stack of layers, base first; InvalidInputError for an empty one."""
+    if not diff_ids:
+        raise InvalidInputError("chain ID: no layers")
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain

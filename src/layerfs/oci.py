@@ -1,0 +1,396 @@
+"""Models of the image specification: descriptors, manifests, indexes, configurations, platforms.
+
+Documents are read here and never written back: what is copied keeps its bytes. ``encode`` is for documents that
+are made new. Members that these models do not know are ignored, as the specification asks.
+Sources: image-spec media-types.md, descriptor.md, manifest.md, image-index.md, config.md; Docker's manifest v2.
+"""
+
+import platform as _host
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from layerfs.digest import Digest, chain_id
+from layerfs.errors import IntegrityError, InvalidInputError, NotFoundError
+
+__all__ = [
+    "CONFIG_LIMIT",
+    "DOCKER_CONFIG",
+    "DOCKER_LAYER",
+    "DOCKER_LAYER_GZIP",
+    "DOCKER_LAYER_ZSTD",
+    "DOCKER_LIST",
+    "DOCKER_MANIFEST",
+    "EMPTY_DESCRIPTOR",
+    "MANIFEST_LIMIT",
+    "MEDIA_CONFIG",
+    "MEDIA_EMPTY",
+    "MEDIA_INDEX",
+    "MEDIA_LAYER",
+    "MEDIA_LAYER_GZIP",
+    "MEDIA_LAYER_ZSTD",
+    "MEDIA_MANIFEST",
+    "Descriptor",
+    "History",
+    "ImageConfig",
+    "Index",
+    "Manifest",
+    "Platform",
+    "RootFS",
+    "RunConfig",
+    "descriptor_of",
+    "encode",
+    "is_config",
+    "is_foreign",
+    "is_index",
+    "is_layer",
+    "is_manifest",
+    "layer_compression",
+    "parse_config",
+    "parse_manifest",
+    "select",
+]
+
+MANIFEST_LIMIT = 4 << 20
+"""Most bytes of a manifest or index; what distribution-spec obliges registries to take."""
+CONFIG_LIMIT = 16 << 20
+"""Most bytes of an image configuration."""
+_LAYERS_LIMIT = 10_000
+
+MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
+MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
+MEDIA_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+MEDIA_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+MEDIA_EMPTY = "application/vnd.oci.empty.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+_SCHEMA1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+_NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "i386": "386"}
+_VARIANTS = {"armv7l": "v7", "armv6l": "v6"}
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm", "i386": "386"}
+
+
+class _Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """What the documents have in common: camelCase members, defaults left out."""
+
+
+class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What an image runs on."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = msgspec.field(default=None, name="os.version")
+    os_features: tuple[str, ...] | None = msgspec.field(default=None, name="os.features")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``os/architecture[/variant]``, or an architecture alone (of Linux); InvalidInputError."""
+        parts = text.strip().lower().split("/")
+        if len(parts) == 1:
+            parts = ["linux", *parts] if parts[0] != "linux" else ["linux", cls.host().architecture]
+        if len(parts) > 3 or not all(part and part.replace("_", "-").replace("-", "").isalnum() for part in parts):
+            raise InvalidInputError(f"platform {text!r}: not a platform", hint="wanted is os/architecture[/variant]")
+        architecture = _ALIASES.get(parts[1], parts[1])
+        variant = parts[2] if len(parts) == 3 else {"armhf": "v7", "armel": "v6"}.get(parts[1])
+        return cls(os=parts[0], architecture=architecture, variant=_plain_variant(architecture, variant))
+
+    @classmethod
+    def host(cls) -> Self:
+        """This machine's."""
+        machine = _host.machine()
+        return cls(os="linux", architecture=_ARCHITECTURES.get(machine, machine), variant=_VARIANTS.get(machine))
+
+    def matches(self, other: "Platform") -> bool:
+        """Whether an image for ``other`` runs where ``self`` is wanted."""
+        if (self.os, self.architecture) != (other.os, other.architecture):
+            return False
+        wanted = _plain_variant(self.architecture, self.variant)
+        offered = _plain_variant(other.architecture, other.variant)
+        if wanted == offered:
+            return True
+        if self.architecture == "arm":
+            return _number(offered or "v7") <= _number(wanted or "v7")
+        return self.architecture == "amd64" and _number(offered or "v1") <= _number(wanted or "v1")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+def _plain_variant(architecture: str, variant: str | None) -> str | None:
+    """None where the variant is the one that is meant anyway."""
+    if (architecture, variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
+        return None
+    if architecture == "arm" and variant and variant.isdecimal():
+        return f"v{variant}"
+    return variant or None
+
+
+def _number(variant: str) -> int:
+    digits = variant.removeprefix("v")
+    return int(digits) if digits.isdecimal() else 99
+
+
+class Descriptor(_Model, frozen=True, kw_only=True):
+    """Names bytes: what they are, their digest and their size."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    annotations: dict[str, str] | None = None
+    urls: tuple[str, ...] | None = None
+    artifact_type: str | None = None
+    data: str | None = None
+
+
+EMPTY_DESCRIPTOR = Descriptor(media_type=MEDIA_EMPTY, digest=Digest.of(b"{}"), size=2, data="e30=")
+"""The descriptor of ``{}``, the configuration of artifacts that have none."""
+
+
+class Manifest(_Model, frozen=True, kw_only=True):
+    """An image or artifact: a configuration and layers, base first."""
+
+    schema_version: int = 2
+    media_type: str | None = None
+    artifact_type: str | None = None
+    config: Descriptor
+    layers: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Index(_Model, frozen=True, kw_only=True):
+    """Manifests, as a rule one a platform."""
+
+    schema_version: int = 2
+    media_type: str | None = None
+    artifact_type: str | None = None
+    manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+
+class RootFS(msgspec.Struct, frozen=True):
+    """The layers by diff ID, base first."""
+
+    type: str
+    diff_ids: tuple[Digest, ...] = ()
+
+
+class History(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one layer, or one edit without a layer, came to be."""
+
+    created: str | None = None
+    created_by: str | None = None
+    author: str | None = None
+    comment: str | None = None
+    empty_layer: bool = False
+
+
+class RunConfig(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """How a container of the image runs by default."""
+
+    user: str | None = None
+    exposed_ports: dict[str, Any] | None = None
+    env: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    volumes: dict[str, Any] | None = None
+    working_dir: str | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str | None = None
+    healthcheck: dict[str, Any] | None = None
+    shell: tuple[str, ...] | None = None
+    on_build: tuple[str, ...] | None = None
+    args_escaped: bool | None = None
+
+
+class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An image configuration; its digest is the image ID."""
+
+    architecture: str
+    os: str
+    rootfs: RootFS
+    variant: str | None = None
+    os_version: str | None = msgspec.field(default=None, name="os.version")
+    created: str | None = None
+    author: str | None = None
+    config: RunConfig | None = None
+    history: tuple[History, ...] | None = None
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The layers, base first."""
+        return self.rootfs.diff_ids
+
+    @property
+    def run(self) -> RunConfig:
+        """``config``, empty where the image has none."""
+        return self.config or RunConfig()
+
+    @property
+    def platform(self) -> Platform:
+        """What the image is for."""
+        return Platform(os=self.os, architecture=self.architecture, variant=self.variant)
+
+    @property
+    def chain_id(self) -> Digest | None:
+        """The identity of the whole stack; None without layers."""
+        return chain_id(self.diff_ids) if self.diff_ids else None
+
+
+_T = TypeVar("_T")
+
+
+def _digest_hook(kind: type, value: Any) -> Any:
+    if kind is Digest:
+        return Digest(value)
+    raise NotImplementedError(kind)
+
+
+def _decode(data: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        return msgspec.json.decode(data, type=kind, dec_hook=_digest_hook)
+    except (msgspec.MsgspecError, InvalidInputError, RecursionError, UnicodeDecodeError) as exc:
+        raise IntegrityError(f"read {what}: {str(exc)[:200]}") from None
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    schema_version: Any = None
+    media_type: Any = None
+    manifests: msgspec.Raw | None = None
+    layers: msgspec.Raw | None = None
+    config: msgspec.Raw | None = None
+    fs_layers: msgspec.Raw | None = None
+
+
+def parse_manifest(data: bytes, media_type: str | None = None) -> Manifest | Index:
+    """The manifest or index in ``data``; ``media_type`` is what its descriptor calls it.
+
+    IntegrityError for what is none, for schema 1, and for a document that could be read as either
+    (image-spec CVE-2021-41190).
+    """
+    if len(data) > MANIFEST_LIMIT:
+        raise IntegrityError(f"read manifest: {len(data)} bytes, more than the {MANIFEST_LIMIT} allowed")
+    kind = _decode(data, _Kind, "manifest")
+    if kind.schema_version == 1 or kind.fs_layers is not None or media_type in _SCHEMA1:
+        raise IntegrityError("read manifest: schema 1, which is not supported any more")
+    if kind.schema_version != 2:
+        raise IntegrityError(f"read manifest: schemaVersion is {kind.schema_version!r}, not 2")
+    is_list = kind.manifests is not None
+    if is_list and (kind.layers is not None or kind.config is not None):
+        raise IntegrityError("read manifest: it has manifests and layers at once")
+    named = kind.media_type if kind.media_type is not None else media_type
+    if media_type is not None and kind.media_type not in (None, media_type):
+        raise IntegrityError(f"read manifest: it calls itself {kind.media_type!r}, its descriptor {media_type!r}")
+    if named is not None and (is_index(str(named)) if not is_list else is_manifest(str(named))):
+        raise IntegrityError(f"read manifest: the content does not fit the media type {named}")
+    if is_list:
+        return _checked(_decode(data, Index, "index"))
+    return _checked(_decode(data, Manifest, "manifest"))
+
+
+def _checked(document: Any) -> Any:
+    descriptors = document.manifests if isinstance(document, Index) else (document.config, *document.layers)
+    if len(descriptors) > _LAYERS_LIMIT:
+        raise IntegrityError(f"read manifest: more than {_LAYERS_LIMIT} descriptors")
+    if any(descriptor.size < 0 for descriptor in descriptors):
+        raise IntegrityError("read manifest: a size below zero")
+    return document
+
+
+def parse_config(data: bytes) -> ImageConfig:
+    """The image configuration in ``data``; IntegrityError."""
+    if len(data) > CONFIG_LIMIT:
+        raise IntegrityError(f"read image config: {len(data)} bytes, more than the {CONFIG_LIMIT} allowed")
+    config = _decode(data, ImageConfig, "image config")
+    if config.rootfs.type != "layers":
+        raise IntegrityError(f"read image config: rootfs of type {config.rootfs.type!r}")
+    return config
+
+
+def encode(document: Any) -> bytes:
+    """A new document as JSON, compact, in the order of its members."""
+    return msgspec.json.encode(document)
+
+
+def descriptor_of(data: bytes, media_type: str) -> Descriptor:
+    """The descriptor of ``data``."""
+    return Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+
+
+def is_manifest(media_type: str) -> bool:
+    """Whether it is an image manifest."""
+    return media_type in (MEDIA_MANIFEST, DOCKER_MANIFEST)
+
+
+def is_index(media_type: str) -> bool:
+    """Whether it is an index or manifest list."""
+    return media_type in (MEDIA_INDEX, DOCKER_LIST)
+
+
+def is_config(media_type: str) -> bool:
+    """Whether it is an image configuration."""
+    return media_type in (MEDIA_CONFIG, DOCKER_CONFIG)
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether a layer's bytes may be kept from registries."""
+    return media_type.startswith((_NONDISTRIBUTABLE, _FOREIGN))
+
+
+def is_layer(media_type: str) -> bool:
+    """Whether it is a file system layer, in any compression."""
+    return media_type.startswith((MEDIA_LAYER, DOCKER_LAYER)) or is_foreign(media_type)
+
+
+def layer_compression(media_type: str) -> str:
+    """``none``, ``gzip`` or ``zstd``; InvalidInputError for another, as an encrypted layer."""
+    for base in (MEDIA_LAYER, DOCKER_LAYER, _NONDISTRIBUTABLE, _FOREIGN):
+        suffix = media_type.removeprefix(base)
+        if suffix == media_type:
+            continue
+        if suffix == "":
+            return "none"
+        if suffix in ("+gzip", ".gzip"):
+            return "gzip"
+        if suffix in ("+zstd", ".zstd"):
+            return "zstd"
+    raise InvalidInputError(f"layer of media type {media_type}: not supported")
+
+
+def select(index: Index, platform: Platform) -> Descriptor:
+    """The manifest for a platform: an exact match first, else the best that runs there.
+
+    NotFoundError names the platforms that there are. A manifest without platform matches nothing but alone.
+    """
+    offers = [d for d in index.manifests if d.platform is not None and platform.matches(d.platform)]
+    if offers:
+        exact = _plain_variant(platform.architecture, platform.variant)
+        return min(
+            offers,
+            key=lambda d: (
+                _plain_variant(d.platform.architecture, d.platform.variant) != exact,  # type: ignore[union-attr]
+                -_number(d.platform.variant or "v0"),  # type: ignore[union-attr]
+            ),
+        )
+    plain = [d for d in index.manifests if d.platform is None and (is_manifest(d.media_type) or is_index(d.media_type))]
+    if len(plain) == 1 and len(index.manifests) == 1:
+        return plain[0]
+    there = sorted({str(d.platform) for d in index.manifests if d.platform is not None})
+    raise NotFoundError(
+        f"platform {platform}: the image has none for it", hint=f"there are: {', '.join(there) or 'none'}"
+    )

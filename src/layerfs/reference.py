@@ -1,0 +1,122 @@
+"""Image references: ``[registry/]repository[:tag][@digest]``, read as docker reads them.
+
+The first component is a registry only if it has a ``.`` or ``:`` in it or is ``localhost``; what has none is on
+docker.io, and there a repository of one component is in ``library/``. Source: the grammar of the distribution
+project's reference package, and distribution-spec ("Pulling manifests").
+"""
+
+import re
+from typing import Self
+
+import msgspec
+
+from layerfs.digest import Digest
+from layerfs.errors import InvalidInputError
+
+__all__ = ["DEFAULT_REGISTRY", "Reference", "is_id_prefix"]
+
+DEFAULT_REGISTRY = "docker.io"
+
+_OFFICIAL = "library/"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_ID_PREFIX = re.compile(r"(?:sha256:)?[0-9a-f]{2,64}")
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A place in a registry; ``tag`` or ``digest`` or both may be there."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str, default_tag: str | None = None) -> Self:
+        """Read a reference as users write it; ``default_tag`` stands in where neither tag nor digest is given.
+
+        Raises InvalidInputError saying what is wrong.
+        """
+        name, at, digest_text = text.partition("@")
+        try:
+            digest = Digest(digest_text) if at else None
+        except InvalidInputError:
+            raise _invalid(text, f"{digest_text!r} is not a digest") from None
+        tag = None
+        if name.rfind(":") > name.rfind("/"):
+            name, _, tag = name.rpartition(":")
+            if _TAG.fullmatch(tag) is None:
+                raise _invalid(text, f"{tag!r} is not a tag")
+        registry, repository = _split_name(text, name)
+        if tag is None and digest is None:
+            tag = default_tag
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def familiar_name(self) -> str:
+        """The name as docker shows it: without what would be filled in."""
+        if self.registry != DEFAULT_REGISTRY:
+            return self.name
+        short = self.repository.removeprefix(_OFFICIAL)
+        return short if "/" not in short else self.repository
+
+    @property
+    def familiar(self) -> str:
+        """The whole reference as docker shows it."""
+        return self.familiar_name + self._suffix()
+
+    def with_tag(self, tag: str) -> "Reference":
+        """The same repository, by this tag alone; InvalidInputError if it is none."""
+        if _TAG.fullmatch(tag) is None:
+            raise _invalid(f"{self.familiar_name}:{tag}", f"{tag!r} is not a tag")
+        return Reference(self.registry, self.repository, tag)
+
+    def with_digest(self, digest: Digest) -> "Reference":
+        """The same repository, by this digest alone."""
+        return Reference(self.registry, self.repository, None, digest)
+
+    def _suffix(self) -> str:
+        tag = f":{self.tag}" if self.tag is not None else ""
+        return tag + (f"@{self.digest}" if self.digest is not None else "")
+
+    def __str__(self) -> str:
+        return self.name + self._suffix()
+
+
+def _split_name(text: str, name: str) -> tuple[str, str]:
+    if not name:
+        raise _invalid(text, "the repository is missing")
+    registry, slash, repository = name.partition("/")
+    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry, repository = DEFAULT_REGISTRY, name
+    if registry == "index.docker.io":
+        registry = DEFAULT_REGISTRY
+    if _REGISTRY.fullmatch(registry) is None:
+        raise _invalid(text, f"{registry!r} is not a registry")
+    if _REPOSITORY.fullmatch(repository) is None:
+        if _REPOSITORY.fullmatch(repository.lower()) is not None:
+            raise _invalid(text, "a repository must be lower case")
+        raise _invalid(text, f"{repository!r} is not a repository")
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = _OFFICIAL + repository
+    if len(repository) > 255:
+        raise _invalid(text, "a repository of more than 255 characters")
+    return registry, repository
+
+
+def _invalid(text: str, reason: str) -> InvalidInputError:
+    shown = text if len(text) <= 120 else text[:117] + "..."
+    return InvalidInputError(f"reference {shown!r}: {reason}", hint="wanted is [registry/]repository[:tag][@digest]")
+
+
+def is_id_prefix(text: str) -> bool:
+    """Whether text could be an image or container ID, or the beginning of one."""
+    return _ID_PREFIX.fullmatch(text) is not None
