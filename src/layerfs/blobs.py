@@ -89,9 +89,7 @@ class BlobSink(Protocol):
 def read_all(source: BlobSource, descriptor: Descriptor, limit: int) -> bytes:
     """A small blob whole, verified. IntegrityError when it is wrong or announced with more than ``limit`` bytes."""
     if descriptor.size > limit:
-        raise IntegrityError(
-            f"read {descriptor.digest}: {descriptor.size} bytes, more than the {limit} allowed"
-        )
+        raise IntegrityError(f"read {descriptor.digest}: {descriptor.size} bytes, more than the {limit} allowed")
     verifier = Verifier(descriptor.digest, descriptor.size)
     pieces: list[bytes] = []
     with source.open(descriptor) as reader:

@@ -24,11 +24,13 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check ``text``; what is a Digest already comes back as it is."""
         if type(text) is cls:
             return text
         if not isinstance(text, str) or _FORM.fullmatch(text) is None:
             raise InvalidInputError(
-                f"digest {str(text)[:140]!r}: not a digest", hint="wanted is sha256: and 64 hexadecimal digits"
+                f"digest {str(text)[:140]!r}: not a digest",
+                hint="wanted is sha256: and 64 hexadecimal digits",
             )
         return super().__new__(cls, text)
 
@@ -89,9 +91,7 @@ class Verifier:
             raise IntegrityError(f"{self._what} {self.digest}: the content has digest {found}")
 
 
-def verified(
-    chunks: Iterable[bytes], digest: Digest, size: int | None, what: str = "blob"
-) -> Iterator[bytes]:
+def verified(chunks: Iterable[bytes], digest: Digest, size: int | None, what: str = "blob") -> Iterator[bytes]:
     """Pass ``chunks`` on; at their end, or before, IntegrityError if they are not what ``digest`` names."""
     verifier = Verifier(digest, size, what)
     for chunk in chunks:

@@ -200,7 +200,7 @@ class _Editor:
     def expose(self, rest: str) -> None:
         ports = dict(self.section.get("ExposedPorts") or {})
         for word in _split(rest):
-            ports.update(dict.fromkeys(_ports(self._expand(word)), {}))
+            ports.update({key: {} for key in _ports(self._expand(word))})
             if len(ports) > _MAX_PORTS:
                 raise _SyntaxProblem("too many ports")
         self.section["ExposedPorts"] = dict(sorted(ports.items(), key=_port_key))
