@@ -531,10 +531,13 @@ class Database:
                 self._run("DELETE FROM layers WHERE diff_id = ?", diff_id)
         return taken
 
-    def needed_blobs(self) -> set[Digest]:
-        """Blobs that an image or a lease names."""
-        rows = self._rows("SELECT digest FROM image_blobs UNION SELECT digest FROM lease_items")
-        return {Digest(row["digest"]) for row in rows}
+    def is_leased(self, digest: Digest) -> bool:
+        """Whether a lease names a blob or layer."""
+        return self._row("SELECT 1 FROM lease_items WHERE digest = ?", digest) is not None
+
+    def is_image_blob(self, digest: Digest) -> bool:
+        """Whether an image consists of a blob, among others."""
+        return self._row("SELECT 1 FROM image_blobs WHERE digest = ?", digest) is not None
 
 
 @contextmanager

@@ -267,6 +267,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _T = TypeVar("_T")
+_Document = TypeVar("_Document", "Manifest", "Index")
 
 
 def _digest_hook(kind: type, value: Any) -> Any:
@@ -317,7 +318,7 @@ def parse_manifest(data: bytes, media_type: str | None = None) -> Manifest | Ind
     return _checked(_decode(data, Manifest, "manifest"))
 
 
-def _checked(document: Any) -> Any:
+def _checked(document: _Document) -> _Document:
     descriptors = document.manifests if isinstance(document, Index) else (document.config, *document.layers)
     if len(descriptors) > _LAYERS_LIMIT:
         raise IntegrityError(f"read manifest: more than {_LAYERS_LIMIT} descriptors")

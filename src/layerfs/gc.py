@@ -1,0 +1,95 @@
+"""The sweep: layers and blobs that nothing names are removed.
+
+The database decides, in one short transaction, which layers are unneeded at that instant and forgets them; only then
+their files go.  A pull or commit under way has a lease on what it needs (``leases``), so it never loses any of it, and
+never waits for the removal of files.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import msgspec
+
+from layerfs.content import ContentStore
+from layerfs.digest import Digest
+from layerfs.fsutil import Ingest
+from layerfs.layers import LayerStore
+from layerfs.leases import end_dead_leases
+from layerfs.metadata import Database
+
+__all__ = ["Swept", "sweep"]
+
+_PARTIAL_SECONDS = 7 * 24 * 3600
+"""How long a partial download is kept for a pull to continue it."""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep removed, or would remove."""
+
+    layers: tuple[Digest, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+    reclaimed: int = 0
+
+
+def sweep(
+    content: ContentStore,
+    layers: LayerStore,
+    database: Database,
+    ingest: Ingest,
+    *,
+    keep_layer_blobs: bool = True,
+    dry_run: bool = False,
+    blobs: Iterable[Digest] | None = None,
+) -> Swept:
+    """Remove what nobody needs.
+
+    ``blobs`` limits the look at blobs to those (after the removal of one image); None looks at all of them, and at
+    litter of crashes and old partial downloads too.  Without ``keep_layer_blobs`` also the compressed blobs of layers
+    that are unpacked go; a push then compresses again, or finds them in the registry.
+    """
+    if not dry_run:
+        end_dead_leases(database, ingest)
+    reclaimed = 0
+    unneeded = database.unneeded_layers()
+    sizes = {row.diff_id: row.disk for row in database.layers()}
+    gone = unneeded if dry_run else database.take_layers(unneeded)
+    for diff_id in gone:
+        reclaimed += sizes.get(diff_id, 0)
+        if not dry_run:
+            layers.delete(diff_id)
+    removed = []
+    for digest in content.digests() if blobs is None else blobs:
+        # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
+        # whether the blob is there hears no.
+        with nullcontext() if dry_run else database.transaction():
+            if not content.has(digest) or _is_needed(database, digest, keep_layer_blobs):
+                continue
+            reclaimed += content.size(digest) if dry_run else content.delete(digest)
+            removed.append(digest)
+    if blobs is None:
+        reclaimed += _old_partials(content, dry_run)
+        if not dry_run:
+            ingest.sweep()
+    return Swept(tuple(gone), tuple(removed), reclaimed)
+
+
+def _is_needed(database: Database, digest: Digest, keep_layer_blobs: bool) -> bool:
+    if database.is_leased(digest):
+        return True
+    diff_id = None if keep_layer_blobs else database.layer_of_blob(digest)
+    if diff_id is not None and database.layer(diff_id) is not None:
+        return False
+    return database.is_image_blob(digest)
+
+
+def _old_partials(content: ContentStore, dry_run: bool) -> int:
+    """Bytes of partial downloads that nobody went on with for a week; they are removed."""
+    total = 0
+    for path, size in content.partials():
+        if time.time() - path.stat().st_mtime < _PARTIAL_SECONDS:
+            continue
+        total += size
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    return total

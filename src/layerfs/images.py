@@ -1,0 +1,329 @@
+"""Images: names that point at manifests or indexes, and what those lead to.
+
+A target is a manifest, or an index when an image for several platforms was taken whole.  The image ID is the digest of
+the configuration of this machine's platform.  A target without a name is *dangling*; it stays until it is removed or
+pruned.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from layerfs.content import ContentStore
+from layerfs.digest import Digest
+from layerfs.errors import IntegrityError, InUseError, InvalidInputError, NotFoundError
+from layerfs.metadata import Database, ImageRow
+from layerfs.oci import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    Platform,
+    is_config,
+    is_index,
+    is_manifest,
+    parse_config,
+    parse_manifest,
+    select,
+)
+from layerfs.reference import Reference, is_id_prefix
+
+__all__ = ["Image", "ImageStore", "Removal"]
+
+_MAX_DEPTH = 8
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in the store, for one platform."""
+
+    id: Digest
+    target: Descriptor
+    manifest_descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+    config_bytes: bytes
+    names: tuple[str, ...]
+    repo_digests: tuple[str, ...]
+    added: float
+    size: int
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The layers, base first."""
+        return self.config.diff_ids
+
+    @property
+    def platform(self) -> Platform:
+        """What the image is for."""
+        return self.config.platform
+
+    @property
+    def created(self) -> float:
+        """When it says it was made, in seconds since 1970; 0 where it does not say."""
+        try:
+            return datetime.fromisoformat(_whole_microseconds(self.config.created or "")).timestamp()
+        except ValueError:
+            return 0.0
+
+    @property
+    def familiar_names(self) -> tuple[str, ...]:
+        """Its names as docker shows them."""
+        return tuple(Reference.parse(name).familiar for name in self.names)
+
+
+def _whole_microseconds(text: str) -> str:
+    """RFC 3339 text without the digits of a fraction that datetime does not take."""
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return text
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return f"{head}.{tail[: min(digits, 6)]:0<6}{tail[digits:]}"
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """One thing that a removal did: a name that went, or an image (by target)."""
+
+    kind: Literal["untagged", "deleted"]
+    what: str
+
+
+class ImageStore:
+    """Names and images of a store."""
+
+    def __init__(self, content: ContentStore, database: Database) -> None:
+        self._content = content
+        self._database = database
+
+    # ---- look-up ----
+
+    def get(self, text: str, platform: Platform | None = None) -> Image:
+        """The image that a user means: a name, ``name@digest``, an image ID or the beginning of one.
+
+        Raises NotFoundError, and InvalidInputError for what cannot be a reference or an ID that is not unique.
+        """
+        return self._load(self._find(text), platform)
+
+    def find(self, text: str) -> ImageRow:
+        """The same, without reading the image."""
+        return self._find(text)
+
+    def _find(self, text: str) -> ImageRow:
+        row = self._by_reference(text) or self._by_id(text)
+        if row is None:
+            raise NotFoundError(f"image {text}: not in the store", hint=f"layerfs pull {text}")
+        return row
+
+    def _by_reference(self, text: str) -> ImageRow | None:
+        try:
+            reference = Reference.parse(text, default_tag="latest")
+        except InvalidInputError:
+            if is_id_prefix(text):
+                return None
+            raise
+        target = None
+        if reference.digest is not None:
+            target = self._database.resolve_repo_digest(reference.name, reference.digest)
+            if target is None and any(
+                self._names_repository(name, reference) for name in self._named(reference.digest)
+            ):
+                target = reference.digest
+        elif reference.tag is not None:
+            target = self._database.resolve(str(reference))
+        return self._database.image(target) if target is not None else None
+
+    def _named(self, target: Digest) -> Iterable[str]:
+        return (name for name, _ in self._database.names(target))
+
+    @staticmethod
+    def _names_repository(name: str, reference: Reference) -> bool:
+        return Reference.parse(name).name == reference.name
+
+    def _by_id(self, text: str) -> ImageRow | None:
+        if not is_id_prefix(text):
+            return None
+        prefix = text if text.startswith("sha256:") else f"sha256:{text}"
+        rows = self._database.find_images(prefix)
+        ids = {row.image_id or row.target.digest for row in rows}
+        if len(ids) > 1 and not any(prefix in (row.image_id, row.target.digest) for row in rows):
+            raise InvalidInputError(f"image {text}: {len(ids)} images begin so", hint="give more digits")
+        # Of several targets with one image ID the one that has names says more.
+        return max(rows, key=lambda row: len(self._database.names(row.target.digest)), default=None)
+
+    def list(self) -> list[Image]:
+        """All images that have a configuration, the newest first."""
+        return [self._load(row, None) for row in self._database.images() if row.image_id is not None]
+
+    def load(self, row: ImageRow, platform: Platform | None = None) -> Image:
+        """Read the image of a row."""
+        return self._load(row, platform)
+
+    def _load(self, row: ImageRow, platform: Platform | None) -> Image:
+        descriptor, manifest = self._manifest(row.target, platform)
+        if not is_config(manifest.config.media_type):
+            raise InvalidInputError(
+                f"image {row.target.digest}: an artifact ({manifest.artifact_type or manifest.config.media_type}), "
+                "not an image"
+            )
+        config_bytes = self._content.read(manifest.config.digest, CONFIG_LIMIT)
+        config = parse_config(config_bytes)
+        target = row.target.digest
+        names = tuple(name for name, _ in self._database.names(target))
+        digests = tuple(f"{repository}@{digest}" for repository, digest in self._database.repo_digests(target))
+        return Image(
+            id=manifest.config.digest,
+            target=row.target,
+            manifest_descriptor=descriptor,
+            manifest=manifest,
+            config=config,
+            config_bytes=config_bytes,
+            names=names,
+            repo_digests=digests,
+            added=row.added,
+            size=self._size(config, manifest),
+        )
+
+    def _size(self, config: ImageConfig, manifest: Manifest) -> int:
+        known = [self._database.layer(diff_id) for diff_id in config.diff_ids]
+        if any(layer is None for layer in known):
+            return sum(layer.size for layer in manifest.layers)
+        return sum(layer.data_bytes for layer in known if layer is not None)
+
+    def _manifest(self, descriptor: Descriptor, platform: Platform | None) -> tuple[Descriptor, Manifest]:
+        """Follow indexes to the manifest for a platform; without one, this machine's or else the first here."""
+        for _ in range(_MAX_DEPTH):
+            document = parse_manifest(self._content.read(descriptor.digest, MANIFEST_LIMIT), descriptor.media_type)
+            if isinstance(document, Manifest):
+                return descriptor, document
+            descriptor = self._choose(document, platform)
+        raise IntegrityError(f"index {descriptor.digest}: more than {_MAX_DEPTH} indexes in one another")
+
+    def _choose(self, index: Index, platform: Platform | None) -> Descriptor:
+        try:
+            return select(index, platform or Platform.host())
+        except NotFoundError:
+            here = [
+                d
+                for d in index.manifests
+                if self._content.has(d) and (is_manifest(d.media_type) or is_index(d.media_type))
+            ]
+            if platform is not None or not here:
+                raise
+            return here[0]
+
+    # ---- changes ----
+
+    def add(self, target: Descriptor, name: str | None = None) -> None:
+        """Let a manifest or index whose parts are in the store be an image, called ``name`` (canonical form).
+
+        What an index names and the store does not have, another platform's manifest, is no part of the image.
+        """
+        image_ids: dict[Digest, None] = {}
+        diff_ids: dict[Digest, None] = {}
+        blobs: dict[Digest, None] = {}
+        self._collect(target, image_ids, diff_ids, blobs, _MAX_DEPTH)
+        image_id = None
+        if image_ids:
+            chosen = self._manifest(target, None)[1].config.digest
+            image_id = chosen if chosen in image_ids else next(iter(image_ids))
+        self._database.add_image(target, image_id, diff_ids, blobs, name)
+
+    def _collect(
+        self,
+        descriptor: Descriptor,
+        image_ids: dict[Digest, None],
+        diff_ids: dict[Digest, None],
+        blobs: dict[Digest, None],
+        depth: int,
+    ) -> None:
+        if depth == 0:
+            raise IntegrityError(f"index {descriptor.digest}: more than {_MAX_DEPTH} indexes in one another")
+        document = parse_manifest(self._content.read(descriptor.digest, MANIFEST_LIMIT), descriptor.media_type)
+        blobs[descriptor.digest] = None
+        if isinstance(document, Index):
+            for child in document.manifests:
+                if self._content.has(child):
+                    self._collect(child, image_ids, diff_ids, blobs, depth - 1)
+            return
+        blobs.update(dict.fromkeys([document.config.digest, *(layer.digest for layer in document.layers)]))
+        if is_config(document.config.media_type):
+            config = parse_config(self._content.read(document.config.digest, CONFIG_LIMIT))
+            image_ids[document.config.digest] = None
+            diff_ids.update(dict.fromkeys(config.diff_ids))
+
+    def tag(self, text: str, name: str) -> str:
+        """Let ``name`` point at an image too; its canonical form. InvalidInputError when it has a digest in it."""
+        reference = Reference.parse(name, default_tag="latest")
+        if reference.digest is not None:
+            raise InvalidInputError(f"tag {name!r}: a name cannot have a digest in it")
+        row = self._find(text)
+        self._database.set_name(str(reference), row.target.digest)
+        return str(reference)
+
+    def remove(self, text: str, *, force: bool = False) -> list[Removal]:
+        """Remove a name, and with its last name the image; an ID removes the image with its names.
+
+        InUseError when a container needs the image, or when an ID has several names and ``force`` is not given.
+        What the image alone needed is for the sweep (``gc``) to remove.
+        """
+        with self._database.transaction(durable=True):
+            row = self._by_reference(text)
+            if row is not None:
+                return self._remove_named(text, row, force)
+            row = self._find(text)
+            return self._remove_by_id(text, row, force)
+
+    def _remove_named(self, text: str, row: ImageRow, force: bool) -> list[Removal]:
+        reference = Reference.parse(text, default_tag="latest")
+        if reference.digest is not None:
+            return self._remove_by_id(text, row, force)
+        names = self._database.names(row.target.digest)
+        if len(names) == 1 and self._siblings(row) == [row]:
+            self._refuse_used(text, row, force)
+        self._database.remove_name(str(reference))
+        removed = [Removal("untagged", reference.familiar)]
+        if len(names) == 1:
+            removed += self._forget(row)
+        return removed
+
+    def _remove_by_id(self, text: str, row: ImageRow, force: bool) -> list[Removal]:
+        rows = self._siblings(row)
+        names = [name for each in rows for name, _ in self._database.names(each.target.digest)]
+        if len(names) > 1 and not force:
+            shown = ", ".join(Reference.parse(name).familiar for name in names)
+            raise InUseError(f"image {text}: it has several names: {shown}", hint="remove the names, or use --force")
+        self._refuse_used(text, row, force)
+        removed = [Removal("untagged", Reference.parse(name).familiar) for name in names]
+        for each in rows:
+            removed += self._forget(each)
+        return removed
+
+    def _siblings(self, row: ImageRow) -> list[ImageRow]:
+        """All targets with the same image ID, which are one image to the user."""
+        if row.image_id is None:
+            return [row]
+        return [each for each in self._database.find_images(row.image_id) if each.image_id == row.image_id]
+
+    def _refuse_used(self, text: str, row: ImageRow, force: bool) -> None:
+        if row.image_id is None:
+            return
+        users = self._database.containers_of_image(row.image_id)
+        running = [user for user in users if user.state.get("status") in ("running", "paused", "restarting")]
+        blocking = running if force else users
+        if blocking:
+            how = "running " if running else ""
+            raise InUseError(
+                f"image {text}: used by {how}container {blocking[0].id[:12]} ({blocking[0].name})",
+                hint="remove the container first" + ("" if running else ", or use --force"),
+            )
+
+    def _forget(self, row: ImageRow) -> list[Removal]:
+        digests = [f"{repository}@{digest}" for repository, digest in self._database.repo_digests(row.target.digest)]
+        self._database.remove_image(row.target.digest)
+        return [
+            *(Removal("untagged", Reference.parse(each).familiar) for each in digests),
+            Removal("deleted", row.image_id or row.target.digest),
+        ]

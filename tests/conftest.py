@@ -1,0 +1,39 @@
+"""What the tests share: a store in a temporary place, what this machine can do, and the check that nothing stays."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = os.geteuid() == 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "root" in item.keywords and not ROOT:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def _mounts() -> set[str]:
+    return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
+def _loops() -> set[str]:
+    found = set()
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        found.add(f"{path.parent.parent.name} {path.read_text().strip()}")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No mount and no loop device of the tests outlives them."""
+    mounts, loops = _mounts(), _loops()
+    yield
+    left = [f"mount {mount}" for mount in _mounts() - mounts] + [f"loop {loop}" for loop in _loops() - loops]
+    for line in left:
+        if line.startswith("mount "):
+            subprocess.run(["umount", "-l", line.removeprefix("mount ")], check=False)
+    assert not left, f"left behind by the tests: {left}"
