@@ -177,11 +177,11 @@ EMPTY_DESCRIPTOR = Descriptor(media_type=MEDIA_EMPTY, digest=Digest.of(b"{}"), s
 class Manifest(_Model, frozen=True, kw_only=True):
     """An image or artifact: a configuration and layers, base first."""
 
-    schema_version: int = 2
+    schema_version: int = msgspec.field(default_factory=lambda: 2)  # a factory's value is written out, too
     media_type: str | None = None
     artifact_type: str | None = None
     config: Descriptor
-    layers: tuple[Descriptor, ...] = ()
+    layers: tuple[Descriptor, ...] = msgspec.field(default_factory=lambda: ())
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
 
@@ -189,10 +189,10 @@ class Manifest(_Model, frozen=True, kw_only=True):
 class Index(_Model, frozen=True, kw_only=True):
     """Manifests, as a rule one a platform."""
 
-    schema_version: int = 2
+    schema_version: int = msgspec.field(default_factory=lambda: 2)  # a factory's value is written out, too
     media_type: str | None = None
     artifact_type: str | None = None
-    manifests: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = msgspec.field(default_factory=lambda: ())
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
 
@@ -201,7 +201,7 @@ class RootFS(msgspec.Struct, frozen=True):
     """The layers by diff ID, base first."""
 
     type: str
-    diff_ids: tuple[Digest, ...] = ()
+    diff_ids: tuple[Digest, ...] = msgspec.field(default_factory=lambda: ())
 
 
 class History(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -286,10 +286,13 @@ def _decode(data: bytes, kind: type[_T], what: str) -> _T:
 class _Kind(msgspec.Struct, rename="camel"):
     schema_version: Any = None
     media_type: Any = None
-    manifests: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
-    fs_layers: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw()
+    layers: msgspec.Raw = msgspec.Raw()
+    config: msgspec.Raw = msgspec.Raw()
+    fs_layers: msgspec.Raw = msgspec.Raw()
+
+    def has(self, name: str) -> bool:
+        return bytes(getattr(self, name)) not in (b"", b"null")
 
 
 def parse_manifest(data: bytes, media_type: str | None = None) -> Manifest | Index:
@@ -301,12 +304,12 @@ def parse_manifest(data: bytes, media_type: str | None = None) -> Manifest | Ind
     if len(data) > MANIFEST_LIMIT:
         raise IntegrityError(f"read manifest: {len(data)} bytes, more than the {MANIFEST_LIMIT} allowed")
     kind = _decode(data, _Kind, "manifest")
-    if kind.schema_version == 1 or kind.fs_layers is not None or media_type in _SCHEMA1:
+    if kind.schema_version == 1 or kind.has("fs_layers") or media_type in _SCHEMA1:
         raise IntegrityError("read manifest: schema 1, which is not supported any more")
     if kind.schema_version != 2:
         raise IntegrityError(f"read manifest: schemaVersion is {kind.schema_version!r}, not 2")
-    is_list = kind.manifests is not None
-    if is_list and (kind.layers is not None or kind.config is not None):
+    is_list = kind.has("manifests")
+    if is_list and (kind.has("layers") or kind.has("config")):
         raise IntegrityError("read manifest: it has manifests and layers at once")
     named = kind.media_type if kind.media_type is not None else media_type
     if media_type is not None and kind.media_type not in (None, media_type):
@@ -322,8 +325,8 @@ def _checked(document: _Document) -> _Document:
     descriptors = document.manifests if isinstance(document, Index) else (document.config, *document.layers)
     if len(descriptors) > _LAYERS_LIMIT:
         raise IntegrityError(f"read manifest: more than {_LAYERS_LIMIT} descriptors")
-    if any(descriptor.size < 0 for descriptor in descriptors):
-        raise IntegrityError("read manifest: a size below zero")
+    if not all(0 <= descriptor.size < 1 << 63 for descriptor in descriptors):
+        raise IntegrityError("read manifest: a size that none can be")
     return document
 
 
@@ -339,7 +342,7 @@ def parse_config(data: bytes) -> ImageConfig:
 
 def encode(document: Any) -> bytes:
     """A new document as JSON, compact, in the order of its members."""
-    return msgspec.json.encode(document)
+    return msgspec.json.encode(document, enc_hook=str)
 
 
 def descriptor_of(data: bytes, media_type: str) -> Descriptor:
