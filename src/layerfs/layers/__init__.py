@@ -1,0 +1,24 @@
+"""Layers by diff ID: taken in as tar, kept unpacked in one of two formats, given out as the same tar, mounted, read.
+
+``header`` is what a layer says of itself, ``erofs`` and ``directory`` are the formats, ``writer`` and ``tarout`` the
+ways in and out, ``tree`` and ``view`` reading without a mount, ``mounting`` the shared mounts, ``store`` all together.
+"""
+
+from layerfs.layers.header import HEADER_SIZE, Header
+from layerfs.layers.probe import probe_format
+from layerfs.layers.store import Layer, LayerStore
+from layerfs.layers.tarout import TarReader
+from layerfs.layers.view import Entry, View
+from layerfs.layers.writer import LayerWriter
+
+__all__ = [
+    "HEADER_SIZE",
+    "Entry",
+    "Header",
+    "Layer",
+    "LayerStore",
+    "LayerWriter",
+    "TarReader",
+    "View",
+    "probe_format",
+]

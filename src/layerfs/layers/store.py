@@ -1,0 +1,223 @@
+"""``LayerStore``: layers by diff ID, in one of the two formats.
+
+``ROOT/layers/<algorithm>/<hex>`` is a layer, whole and durable or not there at all. ``ROOT/layers/bad/`` has what
+``verify`` found damaged: such a layer is no longer in the store, so it is not mounted again, and can be brought anew.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs.digest import Digest, hasher
+from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError
+from layerfs.fsutil import Ingest
+from layerfs.layers.directory import TREE, DirFormat
+from layerfs.layers.erofs import ErofsFormat
+from layerfs.layers.formats import PIECE, Format, OpenLayer, hash_range, system_errors
+from layerfs.layers.mounting import SharedMounts
+from layerfs.layers.tarout import TarReader
+from layerfs.layers.tree import LayerTree
+from layerfs.layers.view import View
+from layerfs.layers.writer import LayerWriter
+from layerfs.native import Reader
+
+__all__ = ["Layer", "LayerStore"]
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A layer in the store: ``size`` bytes of tar, ``disk`` bytes on disk, ``data_bytes`` in its regular files."""
+
+    diff_id: Digest
+    size: int
+    disk: int
+    entries: int
+    inodes: int
+    whiteouts: int
+    opaques: int
+    data_bytes: int
+    skipped: int
+    xattrs_dropped: int
+    format: str
+
+
+class LayerStore:
+    """The layers below ``root``; their mounts are below ``run``. Any number of threads and processes may use it.
+
+    ``userxattr`` and ``chown`` are for stores of users who are not root: overlayfs's marks are then ``user.overlay.*``,
+    and owners are left as they fall (format dir only).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        run: Path,
+        ingest: Path,
+        format: str,
+        *,
+        userxattr: bool = False,
+        chown: bool = True,
+    ) -> None:
+        if format not in ("erofs", "dir"):
+            raise InvalidInputError(f"layer format {format!r}: not known", hint="there are erofs and dir")
+        self.root = root
+        self.run = run
+        self.ingest = Ingest(ingest)
+        self.format = format
+        self.userxattr = userxattr
+        self._format: Format = (
+            ErofsFormat(userxattr=userxattr) if format == "erofs" else DirFormat(userxattr=userxattr, chown=chown)
+        )
+        self._mounts = SharedMounts(run)
+
+    # ---- what there is ----
+
+    def path(self, diff_id: Digest) -> Path:
+        """Where a layer lies, or would."""
+        return self.root / diff_id.algorithm / diff_id.hex
+
+    def has(self, diff_id: Digest) -> bool:
+        """Whether the layer is in the store."""
+        return os.path.lexists(self.path(diff_id))
+
+    def get(self, diff_id: Digest) -> Layer:
+        """What is known of a layer; NotFoundError, or IntegrityError when its header is damaged."""
+        with self.open(diff_id) as layer:
+            header, disk = layer.header, self._format.disk(layer)
+        return Layer(
+            diff_id,
+            header.tar_size,
+            disk,
+            header.entries,
+            header.inodes,
+            header.whiteouts,
+            header.opaques,
+            header.data_bytes,
+            header.skipped,
+            header.xattrs_dropped,
+            header.format,
+        )
+
+    def list(self) -> Iterator[Digest]:
+        """All layers, sorted."""
+        for algorithm in ("sha256", "sha512"):
+            with suppress(FileNotFoundError):
+                for name in sorted(os.listdir(self.root / algorithm)):
+                    yield Digest(f"{algorithm}:{name}")
+
+    def open(self, diff_id: Digest) -> OpenLayer:
+        """Descriptors and header of a layer, for the ``with`` of the caller; header and sizes are checked."""
+        return self._format.open(self.path(diff_id), diff_id)
+
+    # ---- in and out ----
+
+    def writer(self, expected: Digest | None = None, *, max_bytes: int = 0, max_entries: int = 0) -> LayerWriter:
+        """Takes a layer's tar. ``max_bytes`` of file content and ``max_entries`` members are allowed (0: any)."""
+        return LayerWriter(self, self._format, expected, max_bytes=max_bytes, max_entries=max_entries)
+
+    def open_tar(self, diff_id: Digest) -> TarReader:
+        """The exact tar again, for a ``with``."""
+        return TarReader(self.open(diff_id), f"read layer {diff_id}")
+
+    def verify(self, diff_id: Digest, quick: bool = False) -> None:
+        """IntegrityError when the layer is not what it was, and then it is put away; NotFoundError.
+
+        ``quick`` checks header, sizes, all metadata and the rest by their hashes. Otherwise every byte is read, and
+        the exact tar must have the diff ID.
+        """
+        try:
+            with self.open(diff_id) as layer:
+                _check_hashes(self._format, layer)
+            if not quick:
+                self._check_tar(diff_id)
+        except IntegrityError as exc:
+            self._put_away(diff_id)
+            raise IntegrityError(
+                f"verify layer {diff_id}: {exc}",
+                hint="the layer was put away; pull or load the image again",
+            ) from exc
+
+    def _check_tar(self, diff_id: Digest) -> None:
+        state = hasher(diff_id.algorithm)
+        with self.open_tar(diff_id) as reader:
+            while piece := reader.read(PIECE):
+                state.update(piece)
+        if Digest.from_hash(state) != diff_id:
+            raise IntegrityError(f"the content has diff ID {Digest.from_hash(state)}")
+
+    def _put_away(self, diff_id: Digest) -> None:
+        """Out of the store's sight; where that cannot be done (a read-only store), it stays and stays damaged."""
+        bad = self.root / "bad"
+        with suppress(OSError):
+            bad.mkdir(exist_ok=True)
+            os.rename(self.path(diff_id), bad / f"{diff_id.hex}.{secrets.token_hex(4)}")
+        with suppress(NativeError):
+            self._mounts.release(diff_id.hex)
+
+    def delete(self, diff_id: Digest) -> None:
+        """Remove a layer, and its mount where nobody has that open; no error when it is not there."""
+        self._mounts.release(diff_id.hex)
+        with system_errors(f"remove layer {diff_id}"), suppress(FileNotFoundError):
+            self._format.remove(self.path(diff_id), self.ingest)
+
+    # ---- mounts ----
+
+    def mount(self, diff_id: Digest) -> int:
+        """A descriptor of the layer's tree to stack by overlayfs, for the caller to close.
+
+        Format erofs: the layer's one mount on this host, made when it is missing. Format dir: the tree itself.
+        """
+        path = self.path(diff_id)
+        if self.format == "dir":
+            with self.open(diff_id) as layer:
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                return os.open(TREE, flags, dir_fd=layer.fd)
+        try:
+            fd = self._mounts.open(diff_id.hex, os.stat(path))
+        except FileNotFoundError:
+            raise NotFoundError(f"mount layer {diff_id}: not in the store") from None
+        if fd is not None:
+            return fd
+        with self.open(diff_id) as layer:
+            return self._mounts.attach(diff_id.hex, layer)
+
+    def release(self, diff_ids: Iterable[Digest]) -> Sequence[Digest]:
+        """Unmount layers that nobody needs any more; those that are busy stay, and are returned."""
+        return [diff_id for diff_id in diff_ids if not self._mounts.release(diff_id.hex)]
+
+    def mounted(self) -> Sequence[Digest]:
+        """The layers that are mounted."""
+        return [Digest(f"{'sha256' if len(name) == 64 else 'sha512'}:{name}") for name in self._mounts.names()]
+
+    # ---- reading without a mount ----
+
+    @contextmanager
+    def reader(self, diff_id: Digest) -> Iterator[Reader]:
+        """The core's reader of a layer file; InvalidInputError in the format dir."""
+        if self.format != "erofs":
+            raise InvalidInputError(f"read layer {diff_id}: layers of this store are directories")
+        with self.open(diff_id) as layer, Reader(layer.fd) as reader:
+            yield reader
+
+    def view(self, diff_ids: Sequence[Digest]) -> View:
+        """What a stack of layers (base first) looks like, without a mount; for a ``with``."""
+        with ExitStack() as stack:
+            trees: dict[Digest, LayerTree] = {}
+            for diff_id in diff_ids:
+                if diff_id not in trees:
+                    with self.open(diff_id) as layer:
+                        trees[diff_id] = self._format.tree(layer)
+                    stack.callback(trees[diff_id].close)
+            return View([trees[diff_id] for diff_id in diff_ids], stack.pop_all())
+
+
+def _check_hashes(layer_format: Format, layer: OpenLayer) -> None:
+    header = layer.header
+    rest = hash_range(layer.rest_fd, (header.rest_offset, header.rest_offset + header.rest_length))
+    if rest != header.rest_hash:
+        raise IntegrityError("the rest is damaged")
+    if layer_format.metadata_hash(layer.fd, header.meta_offset, header.image_size) != header.meta_hash:
+        raise IntegrityError("the metadata are damaged")

@@ -1,0 +1,191 @@
+"""``LayerWriter``: tar bytes in, one layer out, in a single pass.
+
+Each piece of the tar is hashed and goes to the core, which places it; what is no file content comes back as the rest
+and is compressed into a file beside. At the end rest, layer and header are joined, made durable by one sync, and get
+their name. Until then all of it lies in a working directory of the ingest area, which vanishes with the writer.
+"""
+
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import lz4.frame
+import xxhash
+
+from layerfs.digest import Digest, hasher
+from layerfs.errors import IntegrityError
+from layerfs.fsutil import Lock, sync_dir
+from layerfs.layers.formats import REST, Format, system_errors, write_all
+from layerfs.layers.header import Header
+from layerfs.native import Buffer, Unpacker
+
+if TYPE_CHECKING:
+    from layerfs.layers.store import Layer, LayerStore
+
+__all__ = ["LayerWriter"]
+
+
+class _Rest:
+    """The rest on its way into its file: compressed, with a checksum of its content, and hashed as it lies there."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, self._fd)
+        self._lz4 = lz4.frame.LZ4FrameCompressor(block_size=lz4.frame.BLOCKSIZE_MAX1MB, content_checksum=True)
+        self._hash = xxhash.xxh3_128()
+        self.length = 0
+        self._store(self._lz4.begin())
+
+    def _store(self, data: bytes) -> None:
+        write_all(self._fd, data, self.length)
+        self._hash.update(data)
+        self.length += len(data)
+
+    def write(self, data: bytes) -> None:
+        self._store(self._lz4.compress(data))
+
+    def finish(self) -> bytes:
+        """End the frame; the hash of all that is in the file."""
+        self._store(self._lz4.flush())
+        return self._hash.digest()
+
+
+class LayerWriter:
+    """Takes the bytes of one layer's tar. Made by ``LayerStore.writer``; use it in a ``with``.
+
+    ``present`` says, from the beginning of the ``with`` on, that the layer expected is in the store already, perhaps
+    because another writer has just finished it: then nothing need be written, and ``commit`` returns that one. What
+    is not committed leaves no trace.
+    """
+
+    def __init__(
+        self,
+        store: "LayerStore",
+        layer_format: Format,
+        expected: Digest | None,
+        *,
+        max_bytes: int,
+        max_entries: int,
+    ) -> None:
+        self.present = False
+        self._store = store
+        self._format = layer_format
+        self._expected = expected
+        self._limits = {"max_bytes": max_bytes, "max_entries": max_entries}
+        self._what = f"unpack layer {expected}" if expected else "unpack layer"
+        self._stack = ExitStack()
+        self._hash: Any = None
+        self._unpacker: Unpacker | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack, system_errors(self._what):
+            self._store.ingest.root.mkdir(parents=True, exist_ok=True)
+            if self._expected is not None:
+                self._wait_for_turn(self._expected, stack)
+            if not self.present:
+                self._begin(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _wait_for_turn(self, expected: Digest, stack: ExitStack) -> None:
+        """Only one writer at a time works on a layer that is known by name; the others find it done.
+
+        The lock file goes when its holder is done. Who waited for it then has a lock that later ones do not see; the
+        two do the same work, and the first to publish wins.
+        """
+        path = self._store.ingest.root / f"lock-layer-{expected.hex}"
+        self.present = self._store.has(expected)
+        if self.present:
+            return
+        stack.enter_context(Lock(path))
+        stack.callback(_unlink, path)
+        self.present = self._store.has(expected)
+
+    def _begin(self, stack: ExitStack) -> None:
+        self._work = stack.enter_context(self._store.ingest.directory("layer"))
+        self._fd = self._format.start(self._work)
+        stack.callback(os.close, self._fd)
+        self._rest = _Rest(self._work / REST, stack)
+        self._unpacker = stack.enter_context(self._format.unpacker(self._fd, **self._limits))
+        self._hash = hasher(self._expected.algorithm if self._expected else "sha256")
+
+    def __exit__(self, *_: object) -> None:
+        self._unpacker = None
+        self._stack.close()
+
+    def write(self, data: Buffer) -> None:
+        """Take the next bytes of the tar, in any split; pieces of a MiB are best, and are not copied.
+
+        IntegrityError for a malformed archive, InvalidInputError where it passes a limit, NativeError for the disk.
+        """
+        if self._unpacker is None:
+            raise ValueError("write: the layer is there already, or the writer is closed")
+        self._hash.update(data)
+        self._unpacker.write(data)
+        self._keep_rest(self._unpacker)
+
+    def _keep_rest(self, unpacker: Unpacker) -> None:
+        data = unpacker.rest()
+        if data:
+            with system_errors(self._what):
+                self._rest.write(data)
+
+    def commit(self) -> "Layer":
+        """The tar has ended: make the layer durable and visible.
+
+        IntegrityError when the tar is cut short or its digest is not the one expected. A layer that is there already
+        stays as it is, and is returned.
+        """
+        if self.present and self._expected is not None:
+            return self._store.get(self._expected)
+        if self._unpacker is None:
+            raise ValueError("commit: the writer is closed")
+        diff_id = Digest.from_hash(self._hash)
+        if self._expected not in (None, diff_id):
+            raise IntegrityError(f"{self._what}: the content has diff ID {diff_id}")
+        if not self._store.has(diff_id):
+            self._seal(self._unpacker, diff_id)
+            self._publish(diff_id)
+        self._unpacker = None
+        return self._store.get(diff_id)
+
+    def _seal(self, unpacker: Unpacker, diff_id: Digest) -> None:
+        result = unpacker.finish(self._hash.digest()[:16])
+        self._keep_rest(unpacker)
+        with system_errors(self._what):
+            rest_hash = self._rest.finish()
+            header = Header(
+                diff_id=diff_id,
+                format=self._format.name,
+                userxattr=self._format.userxattr,
+                tar_size=result.tar_bytes,
+                meta_offset=result.meta_offset,
+                image_size=result.image_size,
+                rest_offset=result.image_size,
+                rest_length=self._rest.length,
+                entries=result.entries,
+                inodes=result.inodes,
+                whiteouts=result.whiteouts,
+                opaques=result.opaques,
+                data_bytes=result.data_bytes,
+                skipped=result.skipped,
+                xattrs_dropped=result.xattrs_dropped,
+                disk=0,
+                meta_hash=self._format.metadata_hash(self._fd, result.meta_offset, result.image_size),
+                rest_hash=rest_hash,
+            )
+            self._format.seal(self._work, self._fd, header)
+
+    def _publish(self, diff_id: Digest) -> None:
+        target = self._store.path(diff_id)
+        with system_errors(self._what):
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                sync_dir(target.parent.parent)
+            with suppress(FileExistsError):  # another writer was faster; this one's work goes
+                self._format.publish(self._work, target)
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
