@@ -189,6 +189,19 @@ int lfs_mount_detach(const char *target, int lazy, lfs_error *error); /* -EBUSY 
 int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error);
 
 /*
+ * Probe: does one feature work here and now? It is really tried, in a directory made for it beneath dirfd and
+ * removed again. 0: it works; else -errno and why not.
+ */
+#define LFS_PROBE_EROFS 1             /* mount a layer file kept in dirfd */
+#define LFS_PROBE_EROFS_LOOP 2        /* the same through a loop device */
+#define LFS_PROBE_OVERLAY 3           /* an upper in dirfd, with whiteouts and opaque marks */
+#define LFS_PROBE_OVERLAY_FD 4        /* the same, layers given as descriptors */
+#define LFS_PROBE_OVERLAY_USERXATTR 5 /* the same, marks as user.overlay.* */
+#define LFS_PROBE_NAMESPACES 6        /* all that a launch makes, but a user namespace */
+#define LFS_PROBE_USERNS 7            /* a user namespace, for an ordinary user */
+int lfs_probe(int dirfd, int feature, lfs_error *error);
+
+/*
  * Launch: one command in new mount, pid, uts, ipc and cgroup namespaces over a root that is a mount
  * descriptor. The caller waits on *pidfd. Setting up happens in the child; its first error comes back as
  * this call's result, err ENOEXEC/EACCES/ENOENT telling a command that cannot be run.
@@ -196,6 +209,7 @@ int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error);
 #define LFS_LAUNCH_READONLY 1   /* the root is mounted read-only */
 #define LFS_LAUNCH_TTY 2        /* a pseudo-terminal; its master comes back in *tty */
 #define LFS_LAUNCH_NO_NETWORK 4 /* a network namespace with loopback only */
+#define LFS_LAUNCH_NEW_PRIVS 8  /* setuid programs and file capabilities keep their effect */
 
 typedef struct lfs_bind {
     int source;         /* mount descriptor (lfs_bind_mount); consumed by the launch */

@@ -14,12 +14,14 @@ from layerfs.native._diff import Change, Differ, DiffStats
 from layerfs.native._mount import (
     Bind,
     LaunchSpec,
+    Probe,
     attach,
     bind_mount,
     detach,
     erofs_mount,
     launch,
     overlay_mount,
+    probe,
     readahead,
 )
 from layerfs.native._reader import Reader, Stat
@@ -32,6 +34,7 @@ __all__ = [
     "DiffStats",
     "Differ",
     "LaunchSpec",
+    "Probe",
     "Reader",
     "Repacker",
     "Stat",
@@ -43,5 +46,6 @@ __all__ = [
     "erofs_mount",
     "launch",
     "overlay_mount",
+    "probe",
     "readahead",
 ]

@@ -6,18 +6,21 @@ from typing import Any
 
 import msgspec
 from layerfs._native import ffi, lib
+from layerfs.errors import NativeError
 
 from layerfs.native._core import check, encode, new_error
 
 __all__ = [
     "Bind",
     "LaunchSpec",
+    "Probe",
     "attach",
     "bind_mount",
     "detach",
     "erofs_mount",
     "launch",
     "overlay_mount",
+    "probe",
     "readahead",
 ]
 
@@ -47,6 +50,20 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     readonly: bool = False
     tty: bool = False
     no_network: bool = False
+    new_privileges: bool = False
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """What works here; ``reasons`` says of each feature that does not, why."""
+
+    erofs: bool
+    erofs_loop: bool
+    overlay: bool
+    overlay_fd: bool
+    overlay_userxattr: bool
+    namespaces: bool
+    userns: bool
+    reasons: Mapping[str, str]
 
 
 def erofs_mount(fd: int, *, loop: bool = False) -> int:
@@ -100,6 +117,19 @@ def readahead(fd: int, offset: int, length: int) -> None:
     check(lib.lfs_readahead(fd, offset, length, error), error)
 
 
+def probe(dirfd: int) -> Probe:
+    """Try every feature, with files and directories made in ``dirfd`` and removed again."""
+    error, works, reasons = new_error(), {}, {}
+    for name in Probe.__struct_fields__[:-1]:
+        feature = getattr(lib, f"LFS_PROBE_{name.upper()}")
+        try:
+            check(lib.lfs_probe(dirfd, feature, error), error)
+        except NativeError as exc:
+            reasons[name] = str(exc)
+        works[name] = name not in reasons
+    return Probe(**works, reasons=reasons)
+
+
 def launch(spec: LaunchSpec) -> tuple[int, int, int | None]:
     """Start a command in namespaces of its own; (pid, pidfd, master of its terminal or None)."""
     error, keep = new_error(), []
@@ -120,7 +150,8 @@ def launch(spec: LaunchSpec) -> tuple[int, int, int | None]:
     fields: Mapping[str, Any] = {
         "flags": (lib.LFS_LAUNCH_READONLY if spec.readonly else 0)
         | (lib.LFS_LAUNCH_TTY if spec.tty else 0)
-        | (lib.LFS_LAUNCH_NO_NETWORK if spec.no_network else 0),
+        | (lib.LFS_LAUNCH_NO_NETWORK if spec.no_network else 0)
+        | (lib.LFS_LAUNCH_NEW_PRIVS if spec.new_privileges else 0),
         "root": spec.root,
         "argv": strings(spec.args),
         "envp": strings(spec.env),
