@@ -1,0 +1,125 @@
+"""Where a store lies, and how it is made and opened (docs/storage.md)."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs.errors import InvalidInputError, NotFoundError, native_error
+from layerfs.fsutil import Lock
+from layerfs.layers import probe_format
+from layerfs.metadata import Database
+
+__all__ = ["Places", "default_root", "default_run", "open_database"]
+
+_DIRECTORIES = (
+    "blobs/sha256", "blobs/sha512", "layers/sha256", "layers/sha512", "snapshots", "containers", "volumes", "ingest",
+)  # fmt: skip
+_RUN_DIRECTORIES = ("layers", "mounts", "containers")
+
+
+def default_root() -> Path:
+    """``$LAYERFS_ROOT``, else ``/var/lib/layerfs`` for root and a place in the home directory for others."""
+    if chosen := os.environ.get("LAYERFS_ROOT"):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/layerfs")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share").absolute() / "layerfs"
+
+
+def default_run(root: Path) -> Path:
+    """``$LAYERFS_RUN``, else ``/run/layerfs`` for root and ``$XDG_RUNTIME_DIR/layerfs`` for others.
+
+    A store elsewhere than in the default place has its own, so that two stores never share mounts.
+    """
+    if chosen := os.environ.get("LAYERFS_RUN"):
+        return Path(chosen).absolute()
+    base = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/run-{os.getuid()}")
+    if root in (Path("/var/lib/layerfs"), Path.home() / ".local/share/layerfs"):
+        return base / "layerfs"
+    return base / "layerfs" / ("root" + str(root).replace("-", "--").replace("/", "-"))
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The directories of a store: ``root`` outlives a reboot, ``run`` does not."""
+
+    root: Path
+    run: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "layerfs.db"
+
+    @property
+    def ingest(self) -> Path:
+        """What is being written and not yet visible."""
+        return self.root / "ingest"
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing can be written there."""
+        return not os.access(self.root, os.W_OK)
+
+    def make(self) -> None:
+        """Make what is missing. Others than the owner are kept out: layers have setuid programs in them."""
+        try:
+            if not self.readonly or not self.root.exists():
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for name in _DIRECTORIES:
+                    (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise native_error(exc, f"create store {self.root}") from exc
+
+    def make_run(self) -> None:
+        """Make what a reboot takes away."""
+        try:
+            for name in _RUN_DIRECTORIES:
+                (self.run / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise native_error(exc, f"create {self.run}") from exc
+
+
+def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[Database, str]:
+    """The database and the store's layer format; both are made with the store.
+
+    ``layer_format`` is ``auto``, ``erofs`` or ``dir``. NotFoundError when there is no store and ``create`` is off,
+    InvalidInputError when the store has another format than the one asked for.
+    """
+    if layer_format not in ("auto", "erofs", "dir"):
+        raise InvalidInputError(f"layer format {layer_format!r}: not known", hint="there are auto, erofs and dir")
+    if not places.database.exists():
+        if not create:
+            raise NotFoundError(f"store {places.root}: there is none")
+        _create(places, layer_format)
+    database = Database(places.database, readonly=places.readonly)
+    found = database.setting("layer_format")
+    if found is None:
+        database.close()
+        raise NotFoundError(f"store {places.root}: {places.database} is not the database of a store")
+    if layer_format not in ("auto", found):
+        database.close()
+        raise InvalidInputError(
+            f"store {places.root}: it has layer format {found}, not {layer_format}",
+            hint="give another --root, or move it: layerfs system migrate",
+        )
+    return database, found
+
+
+def _create(places: Places, layer_format: str) -> None:
+    """A new store; of two processes that make one at the same time the second finds it."""
+    places.make()
+    with Lock(places.root / "ingest" / "lock-create"):
+        if places.database.exists():
+            return
+        # The name appears when the format is recorded: who opens it sees a whole store.
+        database = Database(places.root / "ingest" / "new.db")
+        try:
+            database.set_setting("layer_format", probe_format(places.root) if layer_format == "auto" else layer_format)
+        finally:
+            database.close()
+        os.rename(places.root / "ingest" / "new.db", places.database)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(places.root / "ingest" / f"new.db{suffix}")
