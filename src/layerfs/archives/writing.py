@@ -1,0 +1,305 @@
+"""Writing archives: a tar that is docker-archive and OCI layout at once, an OCI archive, or a layout directory.
+
+The tars are written front to back, so they can go through a pipe: sizes are known before the bytes. Members have
+time 0, owner 0 and fixed modes; blobs stand in the order in which they came, the documents behind them. The same
+images give the same bytes.
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from layerfs.archives.catalog import Catalog
+from layerfs.archives.files import DirectoryFiles
+from layerfs.archives.oci_layout import CONTAINERD_NAME, REF_NAME, OciLayoutSource, blob_name
+from layerfs.archives.opening import write_all
+from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, BlobSink, Progress
+from layerfs.digest import Digest, Verifier
+from layerfs.errors import ExistsError, IntegrityError, InvalidInputError, LayerfsError, native_error
+from layerfs.fsutil import Lock, sync_dir, write_atomic
+from layerfs.oci import (
+    MANIFEST_LIMIT,
+    MEDIA_INDEX,
+    Descriptor,
+    Index,
+    encode,
+    is_index,
+    is_manifest,
+)
+
+__all__ = ["FORMATS", "ArchiveSink", "OciLayoutSink", "create_archive"]
+
+FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_BLOCK = 512
+_END = bytes(2 * _BLOCK)
+
+
+def _header(name: str, size: int, kind: bytes, mode: int) -> bytes:
+    """A ustar header; the size in base-256 where octal digits do not reach."""
+    length = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    fields = (
+        name.encode().ljust(100, b"\0"),
+        b"%07o\0" % mode,
+        b"0000000\0" * 2,
+        length,
+        b"%011o\0" % 0,
+        b" " * 8,
+        kind,
+        bytes(100),
+        b"ustar\00000",
+    )
+    block = b"".join(fields).ljust(_BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+class ArchiveSink:
+    """Writes an archive into a file object; complete once ``close`` has returned.
+
+    Blobs go in one after another, whatever thread brings them. A blob that fails in the middle spoils the
+    archive: every later call raises what happened. ``InvalidInputError`` for an unknown format.
+    """
+
+    sequential = True
+    """Blobs are wanted in order, one at a time."""
+
+    def __init__(self, file: BinaryIO, format: str = "docker-archive") -> None:
+        if format not in FORMATS[:2]:
+            raise InvalidInputError(f"archive format {format!r}: not one of {', '.join(FORMATS[:2])}")
+        file.flush()
+        self._fd = file.fileno()
+        self._docker = format == "docker-archive"
+        self._lock = threading.Lock()
+        self._catalog = Catalog()
+        self._written: set[Digest] = set()
+        self._directories: set[str] = set()
+        self._spoiled: BaseException | None = None
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is in the archive already."""
+        return descriptor.digest in self._written
+
+    def put(self, descriptor: Descriptor, reader: BlobReader, *, progress: Progress = NO_PROGRESS) -> None:
+        """Append a blob; IntegrityError when it is not what ``descriptor`` says."""
+        with self._lock:
+            if self._spoiled is not None:
+                raise LayerfsError(f"write archive: it failed before: {self._spoiled}")
+            if descriptor.digest in self._written:
+                return
+            try:
+                self._put(descriptor, reader, progress)
+            except BaseException as exc:
+                self._spoiled = exc
+                raise
+
+    def tag(self, descriptor: Descriptor, name: str) -> None:
+        """Name an image; InvalidInputError for what is no reference."""
+        self._catalog.tag(descriptor, name)
+
+    def close(self) -> None:
+        """Write the documents and the end of the archive."""
+        for name, data in sorted(self._documents().items()):
+            self._write(_header(name, len(data), b"0", 0o644) + data + bytes(-len(data) % _BLOCK))
+        self._write(_END)
+
+    def _put(self, descriptor: Descriptor, reader: BlobReader, progress: Progress) -> None:
+        is_document = is_manifest(descriptor.media_type) or is_index(descriptor.media_type)
+        if is_document:
+            data = _small(descriptor, reader)
+            self._catalog.add(descriptor, data)
+            pieces: Iterator[bytes] = iter((data,))
+        else:
+            pieces = iter(lambda: reader.read(PIECE), b"")
+        self._directory(f"blobs/{descriptor.digest.algorithm}")
+        self._write(_header(blob_name(descriptor.digest), descriptor.size, b"0", 0o644))
+        verifier = Verifier(descriptor.digest, descriptor.size)
+        for piece in pieces:
+            verifier.update(piece)
+            self._write(piece)
+            progress.advance(descriptor.digest, len(piece))
+        verifier.finish()
+        self._write(bytes(-descriptor.size % _BLOCK))
+        self._written.add(descriptor.digest)
+
+    def _directory(self, name: str) -> None:
+        for path in ("blobs", name):
+            if path not in self._directories:
+                self._directories.add(path)
+                self._write(_header(path + "/", 0, b"5", 0o755))
+
+    def _write(self, data: bytes) -> None:
+        write_all(self._fd, data, "write archive")
+
+    def _documents(self) -> dict[str, bytes]:
+        index = Index(media_type=MEDIA_INDEX, manifests=tuple(self._catalog.entries()))
+        documents = {"oci-layout": _LAYOUT, "index.json": encode(index)}
+        if self._docker:
+            entries, repositories = self._docker_documents()
+            documents["manifest.json"] = encode(entries)
+            if repositories:
+                documents["repositories"] = encode(repositories)
+        return documents
+
+    def _docker_documents(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+        """manifest.json, and the older ``repositories``: names to top layers."""
+        entries: list[dict[str, Any]] = []
+        repositories: dict[str, dict[str, str]] = {}
+        for manifest, names in self._catalog.images():
+            tagged = [name for name in names if name.tag is not None and name.digest is None]
+            entries.append(
+                {
+                    "Config": blob_name(manifest.config.digest),
+                    "RepoTags": [name.familiar for name in tagged] or None,
+                    "Layers": [blob_name(layer.digest) for layer in manifest.layers],
+                }
+            )
+            for name in tagged if manifest.layers else ():
+                tags = repositories.setdefault(name.familiar_name, {})
+                tags[str(name.tag)] = manifest.layers[-1].digest.hex
+        return entries, {name: dict(sorted(tags.items())) for name, tags in sorted(repositories.items())}
+
+
+def _small(descriptor: Descriptor, reader: BlobReader) -> bytes:
+    """A manifest whole, not yet verified."""
+    if descriptor.size > MANIFEST_LIMIT:
+        raise IntegrityError(f"read {descriptor.digest}: more than the {MANIFEST_LIMIT} bytes allowed")
+    data = b""
+    while len(data) <= descriptor.size and (piece := reader.read(PIECE)):
+        data += piece
+    return data
+
+
+class OciLayoutSink:
+    """Writes into an image layout directory, made where it is missing, beside what is there.
+
+    Blobs appear whole. The images put here appear in index.json when ``close`` is called.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._root = path
+        self._catalog = Catalog()
+        try:
+            path.mkdir(exist_ok=True)
+            (path / "blobs").mkdir(exist_ok=True)
+            if not (path / "oci-layout").exists():
+                if (path / "index.json").exists():
+                    raise ExistsError(f"write {path}: there is an index.json, but no image layout")
+                write_atomic(path / "oci-layout", _LAYOUT)
+        except OSError as exc:
+            raise native_error(exc, f"write image layout {path}") from exc
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there. A manifest counts once it was put here, so that it is listed."""
+        if is_manifest(descriptor.media_type) or is_index(descriptor.media_type):
+            return descriptor.digest in self._catalog
+        try:
+            return os.stat(self._root / blob_name(descriptor.digest)).st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+
+    def put(self, descriptor: Descriptor, reader: BlobReader, *, progress: Progress = NO_PROGRESS) -> None:
+        """Write a blob; IntegrityError when it is not what ``descriptor`` says."""
+        target = self._root / blob_name(descriptor.digest)
+        temporary = target.with_name(f".layerfs-{secrets.token_hex(8)}")
+        kept: list[bytes] = []
+        is_document = is_manifest(descriptor.media_type) or is_index(descriptor.media_type)
+        if is_document and descriptor.size > MANIFEST_LIMIT:
+            raise IntegrityError(f"read {descriptor.digest}: more than the {MANIFEST_LIMIT} bytes allowed")
+        verifier = Verifier(descriptor.digest, descriptor.size)
+        try:
+            target.parent.mkdir(exist_ok=True)
+            with open(temporary, "xb", buffering=0) as file:
+                while piece := reader.read(PIECE):
+                    verifier.update(piece)
+                    write_all(file.fileno(), piece, f"write {target}")
+                    progress.advance(descriptor.digest, len(piece))
+                    if is_document:
+                        kept.append(piece)
+                verifier.finish()
+                os.fdatasync(file.fileno())
+            if is_document:
+                self._catalog.add(descriptor, b"".join(kept))
+            os.rename(temporary, target)
+        except BaseException as exc:
+            with suppress(OSError):
+                os.unlink(temporary)
+            if isinstance(exc, OSError) and not isinstance(exc, LayerfsError):
+                raise native_error(exc, f"write {target}") from exc
+            raise
+
+    def tag(self, descriptor: Descriptor, name: str) -> None:
+        """Name an image; InvalidInputError for what is no reference."""
+        self._catalog.tag(descriptor, name)
+
+    def close(self) -> None:
+        """List the images in index.json. A name that was there points at the new image."""
+        entries = self._catalog.entries()
+        with Lock(self._root / ".layerfs-lock"):
+            old: tuple[Descriptor, ...] = ()
+            if (self._root / "index.json").exists():
+                old = OciLayoutSource(DirectoryFiles(self._root)).entries
+            kept = [entry for entry in old if not any(_same_name(entry, new) for new in entries)]
+            for directory in (self._root / "blobs").iterdir():
+                sync_dir(directory)
+            index = Index(media_type=MEDIA_INDEX, manifests=(*kept, *entries))
+            write_atomic(self._root / "index.json", encode(index))
+
+
+def _same_name(old: Descriptor, new: Descriptor) -> bool:
+    """Whether ``new`` takes the place of ``old`` in index.json."""
+    had, has = old.annotations or {}, new.annotations or {}
+    key = CONTAINERD_NAME if CONTAINERD_NAME in had and CONTAINERD_NAME in has else REF_NAME
+    if had.get(key) is None and has.get(key) is None:
+        return old.digest == new.digest
+    return had.get(key) == has.get(key)
+
+
+@contextmanager
+def create_archive(target: Path | str | BinaryIO, format: str = "docker-archive") -> Iterator[BlobSink]:
+    """A sink that writes an archive of one of ``FORMATS`` to a path or, but ``oci-dir``, into a file object.
+
+    At the end of the ``with`` the archive is completed. A file appears then under its name, whole; after an error
+    nothing does, and what was there stays.
+    """
+    if format not in FORMATS:
+        raise InvalidInputError(f"archive format {format!r}: not one of {', '.join(FORMATS)}")
+    if format == "oci-dir":
+        if not isinstance(target, Path | str):
+            raise InvalidInputError("write oci-dir: a directory cannot go through a pipe")
+        layout = OciLayoutSink(Path(target))
+        yield layout
+        layout.close()
+        return
+    with _output(target) as file:
+        sink = ArchiveSink(file, format)
+        yield sink
+        sink.close()
+
+
+@contextmanager
+def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
+    """The file to write into: the one given, a device or pipe by its path, or a new file beside ``target``."""
+    if not isinstance(target, Path | str):
+        yield target
+        return
+    path = Path(target)
+    special = path.exists() and not path.is_file()
+    written = path if special else path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        file = open(written, "wb" if special else "xb", buffering=0)
+    except OSError as exc:
+        raise native_error(exc, f"write {path}") from exc
+    try:
+        with file:
+            yield file
+        if not special:
+            os.rename(written, path)
+    except BaseException:
+        if not special:
+            with suppress(OSError):
+                os.unlink(written)
+        raise
