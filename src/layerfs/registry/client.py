@@ -1,0 +1,172 @@
+"""The calls of distribution-spec for one repository (its "Endpoints", numbers in the comments)."""
+
+import re
+import urllib.parse
+from collections.abc import Iterator
+
+import msgspec
+
+from layerfs.digest import Digest
+from layerfs.errors import IntegrityError, InvalidInputError, RegistryError
+from layerfs.oci import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    MANIFEST_LIMIT,
+    MEDIA_INDEX,
+    MEDIA_MANIFEST,
+    Descriptor,
+    descriptor_of,
+    parse_manifest,
+)
+from layerfs.registry.challenge import next_link
+from layerfs.registry.session import AbsentError, Session
+from layerfs.registry.transport import Response, origin_of
+
+__all__ = ["Client"]
+
+_ACCEPT = ", ".join((MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
+_TAGS_SIZE = 4 << 20
+_PAGES = 10_000
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+class Client:
+    """One repository on one host."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._prefix = f"/v2/{session.endpoint.repository}"
+
+    def __str__(self) -> str:
+        return str(self.session.endpoint)
+
+    def ping(self) -> None:
+        """Whether there is a registry that lets us in (end-1)."""
+        self.session.request("GET", "/v2/", f"reach {self.session.endpoint.registry}").read_all(_TAGS_SIZE)
+
+    def resolve(self, reference: str) -> Descriptor:
+        """The descriptor of what a tag or digest names (end-3); AbsentError. The content is not fetched where the
+        registry says digest, size and type of it.
+        """
+        what = f"resolve {self._named(reference)}"
+        headers = {"Accept": _ACCEPT}
+        response = self.session.request("HEAD", self._manifest(reference), what, headers=headers, ok=(200, 404, 405))
+        response.close()
+        digest, size = response.headers.get("Docker-Content-Digest"), response.length
+        media_type = _media_type(response)
+        # Some answer HEAD with 404 or 405, or leave the headers out; a GET decides.
+        if response.status != 200 or digest is None or not size or _MEDIA_TYPE.fullmatch(media_type) is None:
+            media_type, data = self.manifest(reference)
+            return descriptor_of(data, media_type)
+        try:
+            found = Digest(digest)
+        except InvalidInputError:
+            raise IntegrityError(f"{what}: the registry names it {digest[:100]!r}, which is not a digest") from None
+        if size > MANIFEST_LIMIT:
+            raise IntegrityError(f"{what}: a manifest of {size} bytes, more than the {MANIFEST_LIMIT} allowed")
+        return Descriptor(media_type=media_type, digest=found, size=size)
+
+    def manifest(self, reference: str) -> tuple[str, bytes]:
+        """Media type and exact bytes of a manifest by tag (end-3), checked to be one."""
+        what = f"fetch manifest {self._named(reference)}"
+        response = self.session.request("GET", self._manifest(reference), what, headers={"Accept": _ACCEPT})
+        media_type, named = _media_type(response), response.headers.get("Docker-Content-Digest")
+        try:
+            data = response.read_all(MANIFEST_LIMIT)
+            parse_manifest(data, media_type)
+        except IntegrityError as exc:
+            raise IntegrityError(f"{what}: {exc}") from None
+        if _MEDIA_TYPE.fullmatch(media_type) is None or ("manifest" not in media_type and "index" not in media_type):
+            raise IntegrityError(f"{what}: the registry sends it as {media_type[:100]!r}, which is no manifest")
+        found = Digest.of(data)
+        if named is not None and named.startswith("sha256:") and named != found:
+            raise IntegrityError(f"{what}: the registry names it {named[:80]}, but it is {found}")
+        return media_type, data
+
+    def open_manifest(self, descriptor: Descriptor) -> Response:
+        """The bytes of a manifest by digest, unverified (end-3)."""
+        what = f"fetch manifest {self._named(descriptor.digest)}"
+        accept = f"{_ACCEPT}, {descriptor.media_type}"
+        return self.session.request("GET", self._manifest(descriptor.digest), what, headers={"Accept": accept})
+
+    def put_manifest(self, reference: str, media_type: str, data: bytes) -> None:
+        """Store a manifest under a tag or its digest (end-7a)."""
+        what = f"push manifest {self._named(reference)}"
+        headers = {"Content-Type": media_type}
+        response = self.session.request(
+            "PUT", self._manifest(reference), what, ok=(200, 201, 202), headers=headers, body=data
+        )
+        named = response.headers.get("Docker-Content-Digest")
+        response.close()
+        expected = Digest.of(data)
+        if named is not None and named.startswith("sha256:") and named != expected:
+            raise IntegrityError(f"{what}: the registry stored {named[:80]}, not {expected}")
+
+    def has_manifest(self, descriptor: Descriptor) -> bool:
+        """Whether the repository has a manifest, by digest (end-3)."""
+        what = f"look for manifest {self._named(descriptor.digest)}"
+        headers = {"Accept": f"{_ACCEPT}, {descriptor.media_type}"}
+        path = self._manifest(descriptor.digest)
+        response = self.session.request("HEAD", path, what, headers=headers, ok=(200, 404))
+        response.close()
+        return response.status == 200
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the repository has a blob (end-2)."""
+        what = f"look for blob {self._named(digest)}"
+        response = self.session.request("HEAD", self.blob_path(digest), what, ok=(200, 404))
+        response.close()
+        return response.status == 200
+
+    def blob_path(self, digest: Digest) -> str:
+        """Where a blob is fetched (end-2)."""
+        return f"{self._prefix}/blobs/{digest}"
+
+    def begin_upload(self, what: str, query: str = "", scopes: frozenset[str] = frozenset()) -> Response:
+        """Begin an upload or ask for a mount (end-4a, end-11): 202 with a Location, or 201."""
+        path = f"{self._prefix}/blobs/uploads/{query}"
+        # Without its length some servers answer 411.
+        return self.session.request(
+            "POST", path, what, ok=(201, 202), headers={"Content-Length": "0"}, scopes=scopes
+        )
+
+    def tags(self) -> Iterator[str]:
+        """All tags, page by page (end-8); AbsentError when there is no such repository."""
+        what = f"list tags of {self}"
+        target = f"{self._prefix}/tags/list"
+        seen = set()
+        for _ in range(_PAGES):
+            if target in seen:
+                raise RegistryError(f"{what}: the pages of the list go in a circle")
+            seen.add(target)
+            response = self.session.request("GET", target, what)
+            link = next_link(response.headers.get("Link"))
+            try:
+                tags = msgspec.json.decode(response.read_all(_TAGS_SIZE), type=_Tags).tags or []
+            except (msgspec.MsgspecError, RecursionError):
+                raise RegistryError(f"{what}: the answer is not a list of tags") from None
+            yield from tags
+            if link is None:
+                return
+            target = urllib.parse.urljoin(response.url, link)
+            if origin_of(target) != origin_of(response.url):
+                raise RegistryError(f"{what}: the next page is on another host")
+        raise RegistryError(f"{what}: more than {_PAGES} pages")
+
+    def missing(self, what: str) -> AbsentError:
+        """The error for something that is not in the repository."""
+        return AbsentError(f"{what}: not in {self}", status=404)
+
+    def _manifest(self, reference: str) -> str:
+        return f"{self._prefix}/manifests/{reference}"
+
+    def _named(self, reference: str) -> str:
+        return f"{self}{'@' if ':' in reference else ':'}{reference}"
+
+
+def _media_type(response: Response) -> str:
+    return str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
