@@ -6,6 +6,8 @@ where one helps, stands apart. Whoever catches ``LayerfsError`` catches all that
 
 import errno as _errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "BuildError",
@@ -21,6 +23,7 @@ __all__ = [
     "UnsupportedError",
     "hint_for",
     "native_error",
+    "system_errors",
 ]
 
 _HINTS = {
@@ -151,3 +154,14 @@ def native_error(exc: OSError, what: str) -> NativeError:
     """The ``NativeError`` for a system error met while doing ``what`` (operation and object)."""
     code = exc.errno or _errno.EIO
     return NativeError(f"{what}: {os.strerror(code)}", code, hint=hint_for(code))
+
+
+@contextmanager
+def system_errors(what: str) -> Iterator[None]:
+    """An OSError met while doing ``what`` (operation and object) becomes a NativeError that says so."""
+    try:
+        yield
+    except LayerfsError:
+        raise
+    except OSError as exc:
+        raise native_error(exc, what) from exc

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import xxhash
 
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError, LayerfsError, NotFoundError, native_error
+from layerfs.errors import IntegrityError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest
 from layerfs.layers.header import Header
 from layerfs.layers.tree import LayerTree
@@ -23,7 +23,6 @@ __all__ = [
     "check_identity",
     "hash_range",
     "opening",
-    "system_errors",
     "write_all",
 ]
 
@@ -95,17 +94,6 @@ class Format(Protocol):
     def remove(self, target: Path, ingest: Ingest) -> None:
         """Let the layer vanish at once, and then remove it; FileNotFoundError."""
         ...
-
-
-@contextmanager
-def system_errors(what: str) -> Iterator[None]:
-    """An OSError met while doing ``what`` becomes a NativeError that says so."""
-    try:
-        yield
-    except LayerfsError:
-        raise
-    except OSError as exc:
-        raise native_error(exc, what) from exc
 
 
 @contextmanager

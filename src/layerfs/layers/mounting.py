@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from layerfs import native
-from layerfs.errors import NativeError, UnsupportedError
+from layerfs.errors import NativeError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, write_atomic
-from layerfs.layers.formats import OpenLayer, system_errors
+from layerfs.layers.formats import OpenLayer
 
 __all__ = ["SharedMounts", "mount_layer_file"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 
 from layerfs.digest import Digest, hasher
-from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError
+from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest
 from layerfs.layers.directory import TREE, DirFormat
 from layerfs.layers.erofs import ErofsFormat
-from layerfs.layers.formats import PIECE, Format, OpenLayer, hash_range, system_errors
+from layerfs.layers.formats import PIECE, Format, OpenLayer, hash_range
 from layerfs.layers.mounting import SharedMounts
 from layerfs.layers.tarout import TarReader
-from layerfs.layers.tree import LayerTree
+from layerfs.layers.tree import DirTree, LayerTree
 from layerfs.layers.view import View
 from layerfs.layers.writer import LayerWriter
 from layerfs.native import Reader
@@ -202,8 +202,8 @@ class LayerStore:
         with self.open(diff_id) as layer, Reader(layer.fd) as reader:
             yield reader
 
-    def view(self, diff_ids: Sequence[Digest]) -> View:
-        """What a stack of layers (base first) looks like, without a mount; for a ``with``."""
+    def view(self, diff_ids: Sequence[Digest], upper: Path | None = None) -> View:
+        """What a stack of layers (base first), perhaps under an ``upper``, looks like, without a mount; for a ``with``."""
         with ExitStack() as stack:
             trees: dict[Digest, LayerTree] = {}
             for diff_id in diff_ids:
@@ -211,7 +211,12 @@ class LayerStore:
                     with self.open(diff_id) as layer:
                         trees[diff_id] = self._format.tree(layer)
                     stack.callback(trees[diff_id].close)
-            return View([trees[diff_id] for diff_id in diff_ids], stack.pop_all())
+            stacked = [trees[diff_id] for diff_id in diff_ids]
+            if upper is not None:
+                with system_errors(f"open {upper}"):
+                    stacked.append(DirTree(os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+                stack.callback(stacked[-1].close)
+            return View(stacked, stack.pop_all())
 
 
 def _check_hashes(layer_format: Format, layer: OpenLayer) -> None:

@@ -13,8 +13,8 @@ from typing import Self
 
 import msgspec
 
-from layerfs.errors import InvalidInputError, NotFoundError
-from layerfs.layers.formats import PIECE, system_errors
+from layerfs.errors import InvalidInputError, NotFoundError, system_errors
+from layerfs.layers.formats import PIECE
 from layerfs.layers.tree import DT_CHR, DT_DIR, Attributes, LayerTree, Node
 
 __all__ = ["Entry", "View"]

@@ -14,9 +14,9 @@ import lz4.frame
 import xxhash
 
 from layerfs.digest import Digest, hasher
-from layerfs.errors import IntegrityError
+from layerfs.errors import IntegrityError, system_errors
 from layerfs.fsutil import Lock, sync_dir
-from layerfs.layers.formats import REST, Format, system_errors, write_all
+from layerfs.layers.formats import REST, Format, write_all
 from layerfs.layers.header import Header
 from layerfs.native import Buffer, Unpacker
 

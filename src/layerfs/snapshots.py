@@ -1,0 +1,264 @@
+"""Snapshots: a stack of layers under a writable upper directory, and stacks seen read-only.
+
+``ROOT/snapshots/<key>/`` has ``upper/`` and ``work/``, and ``volatile`` once the upper was mounted without any sync;
+the database has the key and the layers. Lists of layers are base first everywhere; this file is the one place that
+turns them round, because overlayfs counts from the top.
+
+The kernel would let an upper be mounted twice, and both mounts would then see nonsense. So ``mount`` takes note in the
+database, and refuses until ``release``; a note of an earlier boot, or of a target that is no mount any more, counts for
+nothing.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from layerfs import native
+from layerfs.digest import Digest
+from layerfs.errors import (
+    IntegrityError,
+    InUseError,
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedError,
+    system_errors,
+)
+from layerfs.fsutil import boot_id, disk_usage, remove_tree, write_atomic
+from layerfs.layers import LayerStore
+from layerfs.metadata import Database, SnapshotRow
+
+__all__ = ["MAX_LAYERS", "SnapshotStore"]
+
+MAX_LAYERS = 500
+"""Layers that overlayfs stacks at most."""
+
+_DETACHED = ""
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SnapshotStore:
+    """The snapshots below ``root``. Any number of threads and processes may use it."""
+
+    def __init__(self, root: Path, layers: LayerStore, database: Database) -> None:
+        self.root = root
+        self._layers = layers
+        self._database = database
+
+    # ---- what there is ----
+
+    def prepare(self, key: str, diff_ids: Sequence[Digest]) -> None:
+        """Make a snapshot with an empty upper over layers (base first; none: from scratch).
+
+        ExistsError when the key is taken, NotFoundError for a layer that is not here, UnsupportedError for too many.
+        """
+        if not _KEY.fullmatch(key):
+            raise InvalidInputError(f"snapshot {key!r}: not a name of letters, digits, '_', '.' and '-'")
+        _check_depth(diff_ids)
+        for diff_id in diff_ids:
+            if not self._layers.has(diff_id):
+                raise NotFoundError(f"snapshot {key}: layer {diff_id} is not in the store")
+        with system_errors(f"make snapshot {key}"), self._database.transaction():
+            self._database.add_snapshot(key, diff_ids)
+            place = self.root / key
+            with suppress(FileNotFoundError):
+                remove_tree(place)  # left by a crash between this directory and its row
+            place.mkdir(mode=0o700, parents=True)
+            (place / "work").mkdir(mode=0o700)
+            (place / "upper").mkdir(mode=0o755)
+            if diff_ids:
+                self._copy_root(diff_ids[-1], place / "upper")
+
+    def _copy_root(self, top: Digest, upper: Path) -> None:
+        """The root of the merged tree is the upper directory itself, so it must look like the root of the layers."""
+        with self._layers.view([top]) as view:
+            root = view.stat(b"/")
+            # Without privilege owners and most attributes cannot be set, and are not kept anywhere else either.
+            with suppress(PermissionError) if os.geteuid() else ExitStack():
+                os.chown(upper, root.uid, root.gid)
+            for name, value in root.xattrs.items():
+                with suppress(PermissionError) if os.geteuid() else ExitStack():
+                    os.setxattr(upper, name, value)
+            os.chmod(upper, root.mode & 0o7777)
+            os.utime(upper, ns=(root.mtime_ns, root.mtime_ns))
+
+    def row(self, key: str) -> SnapshotRow:
+        """What the database knows of a snapshot; NotFoundError."""
+        found = self._database.snapshot(key)
+        if found is None:
+            raise NotFoundError(f"snapshot {key}: there is none")
+        return found
+
+    def list(self) -> Sequence[SnapshotRow]:
+        """All snapshots, the oldest first."""
+        return self._database.snapshots()
+
+    def layers_of(self, key: str) -> Sequence[Digest]:
+        """The layers of a snapshot, base first."""
+        return list(self.row(key).diff_ids)
+
+    def upper(self, key: str) -> Path:
+        """The directory with all that was changed."""
+        return self.root / key / "upper"
+
+    def usage(self, key: str) -> int:
+        """Bytes that the changes take on disk."""
+        self.row(key)
+        with system_errors(f"measure snapshot {key}"):
+            return disk_usage(self.upper(key))
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot and all that was changed in it; InUseError while it is mounted."""
+        trash = self.root / f".removed-{secrets.token_hex(8)}"
+        with system_errors(f"remove snapshot {key}"):
+            with self._database.transaction():
+                self._refuse_mounted(self.row(key), "remove")
+                self._database.remove_snapshot(key)
+                with suppress(FileNotFoundError):
+                    os.rename(self.root / key, trash)
+            with suppress(FileNotFoundError):
+                remove_tree(trash)
+
+    def sweep(self) -> int:
+        """Remove directories that no snapshot owns: litter of crashes; how many."""
+        with system_errors("sweep snapshots"), suppress(FileNotFoundError):
+            with self._database.transaction():
+                known = {row.key for row in self._database.snapshots()}
+                litter = [path for path in self.root.iterdir() if path.name not in known]
+                for path in litter:
+                    if not path.name.startswith(".removed-"):
+                        os.rename(path, self.root / f".removed-{secrets.token_hex(8)}")
+            for path in self.root.glob(".removed-*"):
+                with suppress(FileNotFoundError):
+                    remove_tree(path)
+            return len(litter)
+        return 0
+
+    # ---- mounts ----
+
+    def mount(self, key: str, *, volatile: bool = False, readonly: bool = False) -> int:
+        """Mount a snapshot, detached: a descriptor, and when the caller closes it unattached nothing is left.
+
+        ``volatile``: no sync, ever, for a snapshot that will be thrown away. InUseError while it is mounted already,
+        that is until ``release``. IntegrityError when the machine stopped while it was mounted ``volatile``.
+        """
+        row = self._claim(key)
+        try:
+            self._reset_work(key)
+            with system_errors(f"mount snapshot {key}"), ExitStack() as stack:
+                upper = _open(self.upper(key), stack)
+                if not row.diff_ids:
+                    return native.bind_mount(upper, "", recursive=False, readonly=readonly)
+                if volatile:
+                    write_atomic(self.root / key / "volatile", boot_id().encode(), durable=False)
+                return native.overlay_mount(
+                    _lowers(self._layers, row.diff_ids, stack),
+                    upper,
+                    _open(self.root / key / "work", stack),
+                    volatile=volatile,
+                    userxattr=self._layers.userxattr,
+                    readonly=readonly,
+                )
+        except BaseException:
+            self._database.set_mounted(key, None, None)
+            raise
+
+    def view(self, diff_ids: Sequence[Digest]) -> int:
+        """A detached read-only mount of a stack of layers, base first; a descriptor to close."""
+        _check_depth(diff_ids)
+        with system_errors("mount layers"), ExitStack() as stack:
+            lowers = _lowers(self._layers, diff_ids, stack)
+            if len(lowers) < 2:  # overlayfs wants two; and alone, the marks of a layer would be seen
+                lowers.append(self._empty(stack))
+            return native.overlay_mount(lowers, userxattr=self._layers.userxattr, readonly=True)
+
+    def attach(self, fd: int, target: Path, key: str | None = None) -> None:
+        """Put a detached mount at a directory; of snapshot ``key``, which then counts as mounted as long as that is."""
+        native.attach(fd, target)
+        if key is not None:
+            self._database.set_mounted(key, os.fspath(target.absolute()), boot_id())
+
+    def detach(self, target: Path, lazy: bool = False) -> None:
+        """Unmount a directory; NativeError (EBUSY) while something in it is open, unless ``lazy``."""
+        native.detach(target, lazy=lazy)
+
+    def release(self, key: str) -> None:
+        """Nothing has the snapshot mounted any more; layer mounts that only it needed go."""
+        with self._database.transaction():
+            row = self.row(key)
+            self._database.set_mounted(key, None, None)
+        self._layers.release(sorted(set(row.diff_ids) - self._needed()))
+
+    def release_layers(self) -> None:
+        """Unmount all layers that no mounted snapshot needs, as after a view was unmounted. What is mounted above a
+        layer stays usable; a later mount of the layer only does not share its page cache."""
+        self._layers.release(sorted(set(self._layers.mounted()) - self._needed()))
+
+    def _needed(self) -> set[Digest]:
+        return {diff_id for row in self._database.mounted_snapshots() if _is_mounted(row) for diff_id in row.diff_ids}
+
+    def _claim(self, key: str) -> SnapshotRow:
+        with self._database.transaction():
+            row = self.row(key)
+            self._refuse_mounted(row, "mount")
+            self._database.set_mounted(key, _DETACHED, boot_id())
+        return row
+
+    def _refuse_mounted(self, row: SnapshotRow, verb: str) -> None:
+        if _is_mounted(row):
+            where = f" at {row.mounted}" if row.mounted else ""
+            raise InUseError(f"{verb} snapshot {row.key}: it is mounted{where}")
+
+    def _reset_work(self, key: str) -> None:
+        """The kernel refuses an upper that was mounted volatile, by a mark in work. In the same boot nothing can have
+        been lost, so the mark may go."""
+        work = self.root / key / "work"
+        with system_errors(f"mount snapshot {key}"):
+            if not os.path.lexists(work / "work" / "incompat" / "volatile"):
+                return
+            with suppress(FileNotFoundError):
+                if (self.root / key / "volatile").read_text() != boot_id():
+                    raise IntegrityError(
+                        f"mount snapshot {key}: the machine stopped while it was mounted without syncing",
+                        hint="its content may be incomplete: remove it",
+                    )
+            remove_tree(work)
+            work.mkdir(mode=0o700)
+
+    def _empty(self, stack: ExitStack) -> int:
+        """A directory with nothing in it."""
+        place = self._layers.run / "empty"
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return _open(place, stack)
+
+
+def _open(path: Path, stack: ExitStack) -> int:
+    fd = os.open(path, _PATH)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _lowers(layers: LayerStore, diff_ids: Sequence[Digest], stack: ExitStack) -> list[int]:
+    """Descriptors of the layers, TOP-MOST FIRST."""
+    fds = []
+    for diff_id in reversed(diff_ids):
+        fds.append(layers.mount(diff_id))
+        stack.callback(os.close, fds[-1])
+    return fds
+
+
+def _check_depth(diff_ids: Sequence[Digest]) -> None:
+    if len(diff_ids) > MAX_LAYERS:
+        raise UnsupportedError(
+            f"stack {len(diff_ids)} layers: overlayfs takes at most {MAX_LAYERS}",
+            hint="make it fewer by committing with --squash",
+        )
+
+
+def _is_mounted(row: SnapshotRow) -> bool:
+    if row.mounted is None or row.boot_id != boot_id():
+        return False
+    return row.mounted == _DETACHED or os.path.ismount(row.mounted)
