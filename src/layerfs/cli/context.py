@@ -1,0 +1,94 @@
+"""What a verb gets beside its arguments: the global options, the store, the two output streams."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from layerfs.blobs import Progress
+    from layerfs.cli.progress import Display
+    from layerfs.store import Store
+
+__all__ = ["Context"]
+
+
+class Context:
+    """One call of the command.
+
+    ``title`` is the verb as typed (``image ls``), ``kind`` what a module that serves several verbs is asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str = "",
+        kind: str = "",
+        root: str | None = None,
+        run: str | None = None,
+        layer_format: str = "auto",
+        debug: bool = False,
+    ) -> None:
+        self.title = title
+        self.kind = kind
+        self.root = root
+        self.run = run
+        self.layer_format = layer_format
+        self.debug = debug
+        self._store: Store | None = None
+        self._display: Display | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, opened at first use and closed when the command ends."""
+        if self._store is None:
+            from layerfs.store import Store  # verbs without a store start faster
+
+            self._store = Store.open(self.root, self.run, layer_format=self.layer_format)
+        return self._store
+
+    def close(self) -> None:
+        """End the display of progress and close the store, if they were opened."""
+        if self._display is not None:
+            self._display.close()
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    @staticmethod
+    def out(text: str) -> None:
+        """Write to the standard output."""
+        sys.stdout.write(text)
+
+    @staticmethod
+    def err(text: str) -> None:
+        """Write to the standard error stream."""
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    @staticmethod
+    def binary_out(what: str) -> BinaryIO:
+        """The standard output for bytes.  Raises InvalidInputError when it is a terminal."""
+        from layerfs.errors import InvalidInputError
+
+        if sys.stdout.isatty():
+            raise InvalidInputError(f"refusing to write {what} to a terminal", hint="give -o FILE, or redirect")
+        sys.stdout.flush()
+        return sys.stdout.buffer
+
+    @staticmethod
+    def binary_in(what: str) -> BinaryIO:
+        """The standard input for bytes.  Raises InvalidInputError when it is a terminal."""
+        from layerfs.errors import InvalidInputError
+
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InvalidInputError(f"{what} is expected on the standard input", hint="give a file, or redirect")
+        return sys.stdin.buffer
+
+    def progress(self, quiet: bool = False, plain: bool = False) -> Progress:
+        """Who is told how far long work is: bars on a terminal, with ``plain`` lines elsewhere, else nobody."""
+        from layerfs.cli.progress import choose
+
+        self._display = choose(quiet=quiet, plain=plain)
+        return self._display
