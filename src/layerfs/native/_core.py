@@ -23,7 +23,7 @@ HINTS = {
     errno.EPERM: "this needs root",
     errno.EROFS: "the file system is mounted read-only",
 }
-_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV})
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOTBLK})
 
 # Zeroing a buffer that is about to be filled would cost as much as filling it.
 alloc = ffi.new_allocator(should_clear_after_alloc=False)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from layerfs._native import ffi, lib
 from layerfs.errors import NativeError
-
 from layerfs.native._core import check, encode, new_error
 
 __all__ = [

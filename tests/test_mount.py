@@ -1,0 +1,297 @@
+"""Mounts and the probe, by real mounts."""
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from launchkit import descriptors, layer_file, opened
+
+from layerfs import native
+from layerfs.errors import NativeError, UnsupportedError
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_leaks() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Iterator[list[int]]:
+    """Twelve mounted layers, base first; layer n holds d/n and d/all."""
+    with ExitStack() as stack:
+        fds = []
+        for i in range(12):
+            layer = layer_file(tmp_path / f"layer{i}", str(i), b"%d" % i)
+            try:
+                fds.append(native.erofs_mount(layer))
+            finally:
+                os.close(layer)
+            stack.callback(os.close, fds[-1])
+        yield fds
+
+
+def read(dirfd: int, path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY, dir_fd=dirfd)
+    try:
+        return os.read(fd, 100)
+    finally:
+        os.close(fd)
+
+
+def names(dirfd: int) -> list[str]:
+    """What a detached mount holds at its top (its descriptor is an O_PATH one)."""
+    return os.listdir(f"/proc/self/fd/{dirfd}")
+
+
+def mountinfo() -> str:
+    return Path("/proc/self/mountinfo").read_text()
+
+
+def loops() -> str:
+    return subprocess.run(["losetup", "-l", "-n", "-O", "BACK-FILE"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_layer_file_is_mounted_and_leaves_nothing(tmp_path: Path, loop: bool) -> None:
+    before = mountinfo()
+    layer = layer_file(tmp_path / "layer", "hello", b"content")
+    mount = native.erofs_mount(layer, loop=loop)
+    os.close(layer)
+    assert read(mount, "d/hello") == b"content"
+    assert mountinfo() == before
+    assert (str(tmp_path) in loops()) == loop
+    os.close(mount)
+    assert str(tmp_path) not in loops()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_is_no_image_is_refused_and_leaves_nothing(tmp_path: Path, loop: bool) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(b"\1" * 65536)
+    with path.open("rb") as f, pytest.raises(NativeError, match="not an EROFS image") as caught:
+        native.erofs_mount(f.fileno(), loop=loop)
+    assert caught.value.errno == errno.EINVAL
+    assert str(tmp_path) not in loops()
+
+
+def test_a_file_on_overlayfs_cannot_be_mounted_and_the_message_says_so(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "lower", tmp_path / "upper", tmp_path / "work") as (lower, upper, work):
+        mount = native.overlay_mount([lower], upper, work)
+    layer = layer_file(Path(f"/proc/self/fd/{mount}/layer"), "x")
+    try:
+        with pytest.raises(UnsupportedError, match="overlayfs"):
+            native.erofs_mount(layer)
+    finally:
+        os.close(layer)
+        os.close(mount)
+
+
+def test_upper_over_layers_top_most_first(tmp_path: Path, mounts: list[int]) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "work").mkdir()
+    with opened(tmp_path / "upper", tmp_path / "work") as (upper, work):
+        mount = native.overlay_mount(mounts[::-1], upper, work)
+    try:
+        assert read(mount, "d/all") == b"11"
+        assert read(mount, "d/0") == b"0"
+        assert names(mount) == ["d"]
+        os.unlink("d/0", dir_fd=mount)
+        # A directory of the lower cannot be renamed, so that an upper never holds a redirect.
+        with pytest.raises(OSError) as caught:
+            os.rename("d", "e", src_dir_fd=mount, dst_dir_fd=mount)
+        assert caught.value.errno == errno.EXDEV
+    finally:
+        os.close(mount)
+    assert (tmp_path / "upper/d/0").is_char_device()
+    attributes = os.listxattr(tmp_path / "upper/d")
+    assert not [name for name in attributes if "redirect" in name or "metacopy" in name]
+
+
+def test_chmod_copies_the_data_up(tmp_path: Path, mounts: list[int]) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "work").mkdir()
+    with opened(tmp_path / "upper", tmp_path / "work") as (upper, work):
+        mount = native.overlay_mount(mounts[::-1], upper, work)
+    fd = os.open("d/3", os.O_RDONLY, dir_fd=mount)
+    os.fchmod(fd, 0o600)
+    os.close(fd)
+    os.close(mount)
+    assert (tmp_path / "upper/d/3").read_bytes() == b"3"
+    assert "trusted.overlay.metacopy" not in os.listxattr(tmp_path / "upper/d/3")
+
+
+def test_read_only_stacks(mounts: list[int]) -> None:
+    for lowers, top in ((mounts[:1], b"0"), (mounts[::-1], b"11")):
+        mount = native.overlay_mount(lowers)
+        try:
+            assert read(mount, "d/all") == top
+            with pytest.raises(OSError, match="Read-only"):
+                os.mkdir("x", dir_fd=mount)
+        finally:
+            os.close(mount)
+
+
+def test_a_single_directory_is_bound_read_only(tmp_path: Path) -> None:
+    with opened(tmp_path) as (lower,):
+        mount = native.overlay_mount([lower])
+    with pytest.raises(OSError, match="Read-only"):
+        os.mkdir("x", dir_fd=mount)
+    os.close(mount)
+    (tmp_path / "x").mkdir()  # the directory itself stays writable
+
+
+def test_readonly_with_upper_shows_the_upper(tmp_path: Path, mounts: list[int]) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper/new").write_bytes(b"n")
+    (tmp_path / "work").mkdir()
+    with opened(tmp_path / "upper", tmp_path / "work") as (upper, work):
+        mount = native.overlay_mount(mounts[:2], upper, work, readonly=True)
+    assert read(mount, "new") == b"n"
+    with pytest.raises(OSError, match="Read-only"):
+        os.mkdir("x", dir_fd=mount)
+    os.close(mount)
+
+
+@pytest.mark.parametrize("count", [2, 500])
+def test_many_lowers(tmp_path: Path, count: int) -> None:
+    paths = []
+    for i in range(count):
+        paths.append(tmp_path / str(i))
+        paths[-1].mkdir()
+        (paths[-1] / f"file{i}").touch()
+    with opened(*paths) as fds:
+        mount = native.overlay_mount(fds)
+    assert len(names(mount)) == count
+    os.close(mount)
+
+
+def test_501_lowers_are_refused_by_number(tmp_path: Path) -> None:
+    with opened(tmp_path) as (fd,), pytest.raises(NativeError, match="of 501 layers: the kernel takes at most 500"):
+        native.overlay_mount([fd] * 501)
+
+
+def test_wrong_arguments_and_layers(tmp_path: Path) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "file").touch()
+    with opened(tmp_path, tmp_path / "upper") as (fd, upper):
+        for lowers, up in (([], -1), ([fd], upper)):
+            with pytest.raises(NativeError, match="wrong arguments"):
+                native.overlay_mount(lowers, up, -1)
+        file = os.open(tmp_path / "file", os.O_RDONLY)
+        with pytest.raises(NativeError, match="lowerdir") as caught:
+            native.overlay_mount([file, fd])
+        os.close(file)
+    assert caught.value.errno in (errno.ENOTDIR, errno.EINVAL)
+
+
+def test_volatile_and_userxattr_reach_the_kernel(tmp_path: Path) -> None:
+    for name in ("lower/d", "upper", "work", "at"):
+        (tmp_path / name).mkdir(parents=True)
+    with opened(tmp_path / "lower", tmp_path / "upper", tmp_path / "work") as (lower, upper, work):
+        mount = native.overlay_mount([lower], upper, work, volatile=True, userxattr=True)
+    native.attach(mount, tmp_path / "at")
+    try:
+        line = next(line for line in mountinfo().splitlines() if str(tmp_path / "at") in line)
+        assert "userxattr" in line
+        assert "volatile" in line or "fsync=volatile" in line
+        os.rmdir(tmp_path / "at/d")
+        (tmp_path / "at/d").mkdir()
+        assert os.getxattr(tmp_path / "upper/d", "user.overlay.opaque") == b"y"
+    finally:
+        os.close(mount)
+        native.detach(tmp_path / "at")
+
+
+def test_attach_detach(tmp_path: Path, mounts: list[int]) -> None:
+    at = tmp_path / "at"
+    at.mkdir()
+    mount = native.overlay_mount(mounts)
+    native.attach(mount, at)
+    os.close(mount)
+    assert (at / "d/0").read_bytes() == b"0"
+    with (at / "d/0").open("rb"), pytest.raises(NativeError, match="unmount") as caught:
+        native.detach(at)
+    assert caught.value.errno == errno.EBUSY
+    with (at / "d/0").open("rb"):
+        native.detach(at, lazy=True)
+    assert not list(at.iterdir())
+    with pytest.raises(NativeError, match="unmount"):
+        native.detach(at)
+    with pytest.raises(NativeError, match="attach"):
+        native.attach(mounts[0], tmp_path / "missing")
+
+
+def test_bind_mount(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir/file").write_bytes(b"f")
+    with opened(tmp_path) as (top,):
+        readonly = native.bind_mount(top, "dir", readonly=True)
+        writable = native.bind_mount(top, "dir")
+        single = native.bind_mount(top, "dir/file")
+        with pytest.raises(NativeError, match="bind missing"):
+            native.bind_mount(top, "missing")
+    assert read(readonly, "file") == b"f"
+    with pytest.raises(OSError, match="Read-only"):
+        os.mkdir("x", dir_fd=readonly)
+    os.mkdir("x", dir_fd=writable)
+    assert os.fstat(single).st_size == 1
+    for fd in (readonly, writable, single):
+        os.close(fd)
+
+
+def test_read_ahead_is_raised_and_readahead_takes_any_range(tmp_path: Path) -> None:
+    layer = layer_file(tmp_path / "layer", "x", bytes(3 << 20))
+    mount = native.erofs_mount(layer)
+    newest = max(Path("/sys/class/bdi").glob("erofs-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert int((newest / "read_ahead_kb").read_text()) == 1024
+    native.readahead(layer, 0, 5 << 20)
+    with pytest.raises(NativeError, match="read ahead"):
+        native.readahead(-1, 0, 1)
+    os.close(mount)
+    os.close(layer)
+
+
+def test_probe_finds_what_this_machine_can_do_and_leaves_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as (fd,):
+        probe = native.probe(fd)
+    assert probe.overlay
+    assert probe.namespaces
+    assert set(probe.reasons) == {name for name in native.Probe.__struct_fields__[:-1] if not getattr(probe, name)}
+    assert not list(tmp_path.iterdir())
+
+
+def test_probe_on_overlayfs_says_why_not(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "lower", tmp_path / "upper", tmp_path / "work") as (lower, upper, work):
+        mount = native.overlay_mount([lower], upper, work)
+    probe = native.probe(mount)
+    os.close(mount)
+    assert not probe.erofs
+    assert "overlayfs" in probe.reasons["erofs"]
+    assert not list((tmp_path / "upper").iterdir()) or not [p for p in (tmp_path / "upper").iterdir() if p.is_dir()]
+
+
+def test_a_stack_of_ten_is_mounted_in_a_millisecond(tmp_path: Path, mounts: list[int]) -> None:
+    import time
+
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "work").mkdir()
+    best = 1.0
+    with opened(tmp_path / "upper", tmp_path / "work") as (upper, work):
+        for _ in range(10):
+            start = time.perf_counter()
+            mount = native.overlay_mount(mounts[:10], upper, work, volatile=False)
+            best = min(best, time.perf_counter() - start)
+            os.close(mount)
+    assert best < 0.001
