@@ -5,9 +5,9 @@ the configuration of this machine's platform.  A target without a name is *dangl
 pruned.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,12 +17,18 @@ from layerfs.errors import IntegrityError, InUseError, InvalidInputError, NotFou
 from layerfs.metadata import Database, ImageRow
 from layerfs.oci import (
     CONFIG_LIMIT,
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
     MANIFEST_LIMIT,
+    MEDIA_CONFIG,
+    MEDIA_MANIFEST,
     Descriptor,
     ImageConfig,
     Index,
     Manifest,
     Platform,
+    descriptor_of,
+    encode,
     is_config,
     is_index,
     is_manifest,
@@ -91,6 +97,12 @@ class Removal(msgspec.Struct, frozen=True):
     what: str
 
 
+# Inside the class ``list`` is its method.
+Images = list[Image]
+Removals = list[Removal]
+_Rows = list[ImageRow]
+
+
 class ImageStore:
     """Names and images of a store."""
 
@@ -153,7 +165,7 @@ class ImageStore:
         # Of several targets with one image ID the one that has names says more.
         return max(rows, key=lambda row: len(self._database.names(row.target.digest)), default=None)
 
-    def list(self) -> list[Image]:
+    def list(self) -> Images:
         """All images that have a configuration, the newest first."""
         return [self._load(row, None) for row in self._database.images() if row.image_id is not None]
 
@@ -231,6 +243,36 @@ class ImageStore:
             image_id = chosen if chosen in image_ids else next(iter(image_ids))
         self._database.add_image(target, image_id, diff_ids, blobs, name)
 
+    def create(
+        self,
+        document: Mapping[str, Any],
+        layers: Sequence[Descriptor],
+        name: str | None = None,
+        *,
+        docker: bool = False,
+        annotations: dict[str, str] | None = None,
+    ) -> Image:
+        """Make an image of a configuration document and the descriptors of its layers, which are in the store.
+
+        ``docker`` chooses Docker's media types for manifest and configuration; those of the layers are the caller's.
+        """
+        config = descriptor_of(encode(document), DOCKER_CONFIG if docker else MEDIA_CONFIG)
+        manifest = Manifest(
+            media_type=DOCKER_MANIFEST if docker else MEDIA_MANIFEST,
+            config=config,
+            layers=tuple(layers),
+            annotations=annotations,
+        )
+        parse_config(encode(document))
+        self._content.write(encode(document))
+        target = descriptor_of(encode(manifest), manifest.media_type or MEDIA_MANIFEST)
+        self._content.write(encode(manifest))
+        self.add(target, name)
+        row = self._database.image(target.digest)
+        if row is None:
+            raise NotFoundError(f"image {target.digest}: it was removed at once")
+        return self._load(row, None)
+
     def _collect(
         self,
         descriptor: Descriptor,
@@ -263,7 +305,7 @@ class ImageStore:
         self._database.set_name(str(reference), row.target.digest)
         return str(reference)
 
-    def remove(self, text: str, *, force: bool = False) -> list[Removal]:
+    def remove(self, text: str, *, force: bool = False) -> Removals:
         """Remove a name, and with its last name the image; an ID removes the image with its names.
 
         InUseError when a container needs the image, or when an ID has several names and ``force`` is not given.
@@ -276,7 +318,7 @@ class ImageStore:
             row = self._find(text)
             return self._remove_by_id(text, row, force)
 
-    def _remove_named(self, text: str, row: ImageRow, force: bool) -> list[Removal]:
+    def _remove_named(self, text: str, row: ImageRow, force: bool) -> Removals:
         reference = Reference.parse(text, default_tag="latest")
         if reference.digest is not None:
             return self._remove_by_id(text, row, force)
@@ -289,7 +331,7 @@ class ImageStore:
             removed += self._forget(row)
         return removed
 
-    def _remove_by_id(self, text: str, row: ImageRow, force: bool) -> list[Removal]:
+    def _remove_by_id(self, text: str, row: ImageRow, force: bool) -> Removals:
         rows = self._siblings(row)
         names = [name for each in rows for name, _ in self._database.names(each.target.digest)]
         if len(names) > 1 and not force:
@@ -301,7 +343,7 @@ class ImageStore:
             removed += self._forget(each)
         return removed
 
-    def _siblings(self, row: ImageRow) -> list[ImageRow]:
+    def _siblings(self, row: ImageRow) -> _Rows:
         """All targets with the same image ID, which are one image to the user."""
         if row.image_id is None:
             return [row]
@@ -320,7 +362,7 @@ class ImageStore:
                 hint="remove the container first" + ("" if running else ", or use --force"),
             )
 
-    def _forget(self, row: ImageRow) -> list[Removal]:
+    def _forget(self, row: ImageRow) -> Removals:
         digests = [f"{repository}@{digest}" for repository, digest in self._database.repo_digests(row.target.digest)]
         self._database.remove_image(row.target.digest)
         return [

@@ -535,6 +535,18 @@ class Database:
         """Whether a lease names a blob or layer."""
         return self._row("SELECT 1 FROM lease_items WHERE digest = ?", digest) is not None
 
+    def images_with(self, digest: Digest) -> list[str]:
+        """The images that consist of a layer or blob, by a name where they have one, else by their digest."""
+        rows = self._rows(
+            "SELECT target FROM image_layers WHERE diff_id = ?1 UNION SELECT target FROM image_blobs WHERE digest = ?1",
+            digest,
+        )
+        found = []
+        for row in rows:
+            names = self.names(Digest(row["target"]))
+            found.append(names[0][0] if names else row["target"])
+        return sorted(found)
+
     def is_image_blob(self, digest: Digest) -> bool:
         """Whether an image consists of a blob, among others."""
         return self._row("SELECT 1 FROM image_blobs WHERE digest = ?", digest) is not None

@@ -1,0 +1,137 @@
+"""Images in and out of a store by files: import, load, save."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from layerfs.archives import create_archive, open_archive
+from layerfs.blobs import NO_PROGRESS, Progress
+from layerfs.errors import InvalidInputError
+from layerfs.imageconfig import apply_changes, new_config, timestamp
+from layerfs.images import Image
+from layerfs.leases import Lease
+from layerfs.oci import MEDIA_LAYER, Descriptor, Platform
+from layerfs.reference import Reference
+from layerfs.store._parts import Limits, Parts
+from layerfs.transfer import copy
+from layerfs.unpack import StoreSource, UnpackingSink, import_rootfs, record_layer
+
+__all__ = ["Loaded", "import_image", "load", "save"]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """An image that ``load`` brought, and the names that it set, as docker shows them."""
+
+    image: Image
+    names: tuple[str, ...]
+
+
+def import_image(
+    parts: Parts,
+    source: Path | str | BinaryIO,
+    reference: str | None = None,
+    *,
+    changes: Sequence[str] = (),
+    message: str = "",
+    platform: Platform | None = None,
+    limits: Limits | None = None,
+) -> Image:
+    """An image of one layer from a root file system: a tar in any compression, or a directory."""
+    name = _new_name(reference)
+    platform = platform or Platform.host()
+    created = timestamp()
+    limits = limits or Limits()
+    # Wrong instructions are told before the work, not after it.
+    apply_changes(new_config(None, created=created, platform=platform), changes)
+    with Lease(parts.database, parts.ingest) as lease:
+        layer = import_rootfs(
+            parts.layers, source, max_bytes=limits.max_layer_bytes, max_entries=limits.max_layer_entries
+        )
+        lease.protect([layer.diff_id])
+        record_layer(parts.database, layer)
+        document = new_config(
+            None,
+            created=created,
+            platform=platform,
+            comment=message or f"Imported from {source if isinstance(source, str | Path) else '-'}",
+            diff_id=layer.diff_id,
+        )
+        descriptor = Descriptor(media_type=MEDIA_LAYER, digest=layer.diff_id, size=layer.size)
+        return parts.images.create(apply_changes(document, changes), [descriptor], name)
+
+
+def _new_name(reference: str | None) -> str | None:
+    if reference is None:
+        return None
+    parsed = Reference.parse(reference, default_tag="latest")
+    if parsed.digest is not None:
+        raise InvalidInputError(f"reference {reference!r}: a new image cannot be named by a digest")
+    return str(parsed)
+
+
+def load(
+    parts: Parts,
+    source: Path | str | BinaryIO,
+    *,
+    platform: Platform | None = None,
+    progress: Progress = NO_PROGRESS,
+    limits: Limits | None = None,
+) -> list[Loaded]:
+    """All images of an archive or OCI layout directory; with ``platform`` those manifests alone."""
+    loaded = []
+    limits = limits or Limits()
+    with open_archive(source, parts.places.ingest) as archive:
+        for entry in archive.images():
+            with Lease(parts.database, parts.ingest) as lease:
+                sink = UnpackingSink(
+                    parts.content,
+                    parts.layers,
+                    parts.images,
+                    parts.database,
+                    lease,
+                    keep_blobs=parts.keep_blobs,
+                    max_bytes=limits.max_layer_bytes,
+                    max_entries=limits.max_layer_entries,
+                )
+                platforms = [platform] if platform is not None else None
+                target = copy(archive, sink, entry.descriptor, platforms=platforms, progress=progress)
+                parts.images.add(target)
+                for name in entry.names:
+                    parts.images.add(target, name)
+            image = parts.images.get(target.digest)
+            loaded.append(Loaded(image, tuple(Reference.parse(name).familiar for name in entry.names)))
+    if not loaded:
+        raise InvalidInputError(f"load {source if isinstance(source, str | Path) else '-'}: no image in it")
+    return loaded
+
+
+def save(
+    parts: Parts,
+    references: Sequence[str],
+    sink: Path | str | BinaryIO,
+    *,
+    format: str = "docker-archive",
+    platform: Platform | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> None:
+    """Images into one archive. Names go with them; an image that is given by its ID goes without."""
+    if not references:
+        raise InvalidInputError("save: no image named")
+    images = [(parts.images.get(reference, platform), reference) for reference in references]
+    source = StoreSource(parts.content, parts.layers)
+    with Lease(parts.database, parts.ingest) as lease, create_archive(sink, format) as archive:
+        for image, reference in images:
+            lease.protect([image.manifest_descriptor.digest, image.id, *image.diff_ids])
+            wanted = source.exportable(image.manifest_descriptor, plain=format == "docker-archive")
+            copy(source, archive, wanted, name=_given_name(image, reference), progress=progress)
+
+
+def _given_name(image: Image, reference: str) -> str | None:
+    """The name that the user meant; None for an ID or a digest."""
+    try:
+        parsed = Reference.parse(reference, default_tag="latest")
+    except InvalidInputError:
+        return None
+    return str(parsed) if str(parsed) in image.names else None

@@ -1,0 +1,34 @@
+"""What the operations of a store work with."""
+
+import msgspec
+
+from layerfs.content import ContentStore
+from layerfs.fsutil import Ingest
+from layerfs.images import ImageStore
+from layerfs.layers import LayerStore
+from layerfs.metadata import Database
+from layerfs.snapshots import SnapshotStore
+from layerfs.store._places import Places
+from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+
+__all__ = ["Limits", "Parts"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What is too much of an archive or image from outside (docs/security.md)."""
+
+    max_layer_bytes: int = MAX_LAYER_BYTES
+    max_layer_entries: int = MAX_LAYER_ENTRIES
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """The stores below one root."""
+
+    places: Places
+    database: Database
+    content: ContentStore
+    layers: LayerStore
+    ingest: Ingest
+    images: ImageStore
+    snapshots: SnapshotStore
+    keep_blobs: bool = True

@@ -1,0 +1,222 @@
+"""The facade: one object that has all of a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from layerfs.blobs import NO_PROGRESS, Progress
+from layerfs.content import ContentStore
+from layerfs.fsutil import Ingest
+from layerfs.images import Image, ImageStore, Removal
+from layerfs.layers import LayerStore
+from layerfs.metadata import Database
+from layerfs.oci import Platform
+from layerfs.snapshots import SnapshotStore
+from layerfs.store._parts import Limits, Parts
+from layerfs.store._places import Places, default_root, default_run, open_database
+
+# What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
+if TYPE_CHECKING:
+    from layerfs.gc import Swept
+    from layerfs.store._images import Loaded
+    from layerfs.store._keeping import Finding, Pruned, Usage
+
+__all__ = ["Store"]
+
+
+class Store:
+    """Images, layers and containers below one directory. Any number of threads and processes may use it.
+
+    Made by ``Store.open``; a context manager.  Every method raises exceptions of ``layerfs.errors`` alone.
+    """
+
+    def __init__(self, parts: Parts, layer_format: str) -> None:
+        self.parts = parts
+        self.layer_format = layer_format
+
+    @classmethod
+    def open(
+        cls,
+        root: Path | str | None = None,
+        run: Path | str | None = None,
+        *,
+        layer_format: str = "auto",
+        create: bool = True,
+    ) -> Self:
+        """Open the store at ``root``, and make it when there is none and ``create`` is on.
+
+        ``run`` is where mounts are attached; it may be lost on a reboot. ``layer_format`` is ``erofs``, ``dir``, or
+        ``auto``: what the store has, and for a new one the best that this host can do.
+        """
+        place = Path(root).absolute() if root is not None else default_root()
+        places = Places(place, Path(run).absolute() if run is not None else default_run(place))
+        database, found = open_database(places, layer_format, create=create)
+        places.make_run()
+        return cls(_parts(places, database, found), found)
+
+    # ---- parts ----
+
+    @property
+    def root(self) -> Path:
+        """Where the store lies."""
+        return self.parts.places.root
+
+    @property
+    def run_root(self) -> Path:
+        """Where its mounts are attached."""
+        return self.parts.places.run
+
+    @property
+    def content(self) -> ContentStore:
+        """Blobs by digest."""
+        return self.parts.content
+
+    @property
+    def layers(self) -> LayerStore:
+        """Layers by diff ID."""
+        return self.parts.layers
+
+    @property
+    def images(self) -> ImageStore:
+        """Names and images."""
+        return self.parts.images
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        """Writable and read-only stacks of layers."""
+        return self.parts.snapshots
+
+    @property
+    def database(self) -> Database:
+        """The records."""
+        return self.parts.database
+
+    def close(self) -> None:
+        """Let go of the database; again is allowed."""
+        self.parts.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- images ----
+
+    def import_image(
+        self,
+        source: Path | str | BinaryIO,
+        reference: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: Platform | None = None,
+        limits: Limits | None = None,
+    ) -> Image:
+        """An image of one layer from a root file system: a tar in any compression, or a directory."""
+        from layerfs.store._images import import_image
+
+        return import_image(
+            self.parts, source, reference, changes=changes, message=message, platform=platform, limits=limits
+        )
+
+    def load(
+        self,
+        source: Path | str | BinaryIO,
+        *,
+        platform: Platform | None = None,
+        progress: Progress = NO_PROGRESS,
+        limits: Limits | None = None,
+    ) -> list[Loaded]:
+        """All images of an archive (docker-archive, OCI archive) or OCI layout directory."""
+        from layerfs.store._images import load
+
+        return load(self.parts, source, platform=platform, progress=progress, limits=limits)
+
+    def save(
+        self,
+        references: Sequence[str],
+        sink: Path | str | BinaryIO,
+        *,
+        format: str = "docker-archive",
+        platform: Platform | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> None:
+        """Images into one archive: ``docker-archive`` (an OCI layout at once), ``oci-archive`` or ``oci-dir``."""
+        from layerfs.store._images import save
+
+        save(self.parts, references, sink, format=format, platform=platform, progress=progress)
+
+    def remove_image(self, text: str, *, force: bool = False, prune: bool = True) -> list[Removal]:
+        """Remove a name, or an image by its ID, and with ``prune`` what nothing else needs."""
+        from layerfs.store._keeping import remove_image
+
+        return remove_image(self.parts, text, force=force, prune=prune)
+
+    # ---- keeping ----
+
+    def usage(self) -> Usage:
+        """What takes how much on disk."""
+        from layerfs.store._keeping import usage
+
+        return usage(self.parts)
+
+    def sweep(self, *, dry_run: bool = False) -> Swept:
+        """Remove layers, blobs and litter that nothing names."""
+        from layerfs.store._keeping import sweep_store
+
+        return sweep_store(self.parts, dry_run=dry_run)
+
+    def prune_images(
+        self,
+        *,
+        all_unused: bool = False,
+        keep: Callable[[Image], bool] = lambda image: False,
+        dry_run: bool = False,
+        blobs: bool = False,
+    ) -> Pruned:
+        """Remove images without a name, or all that no container uses, except those to ``keep``."""
+        from layerfs.store._keeping import prune_images
+
+        return prune_images(self.parts, all_unused=all_unused, keep=keep, dry_run=dry_run, blobs=blobs)
+
+    def check(
+        self, *, quick: bool = False, repair: bool = False, progress: Progress = NO_PROGRESS
+    ) -> Iterator[Finding]:
+        """What is wrong with the store, as it is found."""
+        from layerfs.store._keeping import check
+
+        return check(self.parts, quick=quick, repair=repair, progress=progress)
+
+
+def _parts(places: Places, database: Database, layer_format: str) -> Parts:
+    content = ContentStore(places.root / "blobs", places.ingest)
+    rootless = _is_rootless()
+    layers = LayerStore(
+        places.root / "layers",
+        places.run / "layers",
+        places.ingest,
+        layer_format,
+        userxattr=rootless,
+        chown=not rootless,
+    )
+    return Parts(
+        places=places,
+        database=database,
+        content=content,
+        layers=layers,
+        ingest=Ingest(places.ingest),
+        images=ImageStore(content, database),
+        snapshots=SnapshotStore(places.root / "snapshots", layers, database),
+        keep_blobs=database.setting("keep_blobs") != "no",
+    )
+
+
+def _is_rootless() -> bool:
+    return os.geteuid() != 0
