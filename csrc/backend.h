@@ -13,6 +13,7 @@
  * alone and never on how it was split, so that the same archive gives the same rest. */
 typedef struct lfs_rest {
     lfs_buf out;      /* finished operations */
+    size_t taken;     /* bytes of it that were handed out */
     lfs_buf raw;      /* the RAW operation at hand */
     int pending;      /* LFS_REST_*, or -1 */
     uint64_t where;   /* DATA */
@@ -31,6 +32,8 @@ int lfs_rest_data(lfs_rest *r, uint64_t where, uint64_t n);
 int lfs_rest_zero(lfs_rest *r, uint64_t n);
 int lfs_rest_file(lfs_rest *r, uint32_t number, const char *path, size_t n);
 int lfs_rest_flush(lfs_rest *r);
+/* Hand out finished operations; bytes put into buf. */
+size_t lfs_rest_take(lfs_rest *r, void *buf, size_t cap);
 
 typedef struct lfs_backend lfs_backend;
 

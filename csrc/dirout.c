@@ -32,6 +32,7 @@ typedef struct dir_backend {
     bool named;       /* the rest knows of the file */
     lfs_buf path;
     uint64_t dropped; /* attributes this file system cannot hold */
+    uint64_t skipped; /* devices nobody here may make */
 } dir_backend;
 
 static dir_backend *of(lfs_backend *b)
@@ -95,13 +96,18 @@ static int locate(dir_backend *b, uint32_t entry, char name[256], lfs_error *err
 /* ---- attributes ---- */
 
 /* user.* on links and special files is the one thing that Linux refuses and an archive may hold; a file
- * system without attributes refuses all of them. Either is counted, as other tools warn of it. */
-static bool may_drop(int err, uint32_t mode, int prefix)
+ * system without attributes refuses all of them; without privilege only user.* can be set. All are counted,
+ * as other tools warn of it. */
+static bool may_drop(const dir_backend *b, int err, uint32_t mode, int prefix)
 {
-    return err == ENOTSUP || (err == EPERM && prefix == LFS_XATTR_USER && !S_ISREG(mode) && !S_ISDIR(mode));
+    if (err == EPERM && prefix == LFS_XATTR_USER)
+        return !S_ISREG(mode) && !S_ISDIR(mode);
+    return err == ENOTSUP || (err == EPERM && b->flags & LFS_UNPACK_NO_CHOWN);
 }
 
-static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, const char *path, lfs_error *error)
+/* Of the open file where fd >= 0, else of what path leads to without following it. */
+static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, int fd, const char *path,
+                      lfs_error *error)
 {
     const char *set;
     size_t len;
@@ -118,8 +124,9 @@ static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, const c
         value_len = le16toh(r.value_len);
         snprintf(name, sizeof name, "%s%.*s", lfs_xattr_prefix_name(r.prefix), r.name_len,
                  set + i + sizeof r);
-        if (lsetxattr(path, name, set + i + sizeof r + r.name_len, value_len, 0) < 0) {
-            if (!may_drop(errno, n->mode, r.prefix))
+        if ((fd >= 0 ? fsetxattr(fd, name, set + i + sizeof r + r.name_len, value_len, 0)
+                     : lsetxattr(path, name, set + i + sizeof r + r.name_len, value_len, 0)) < 0) {
+            if (!may_drop(b, errno, n->mode, r.prefix))
                 return fail_at(b, entry, errno, "set extended attribute of", error);
             b->dropped++;
         }
@@ -143,7 +150,7 @@ static int set_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, con
         return fail_at(b, entry, errno, "set owner of", error);
     if (!S_ISLNK(n->mode) && fchmodat(AT_FDCWD, path, n->mode & 07777, 0) < 0)
         return fail_at(b, entry, errno, "set mode of", error);
-    r = set_xattrs(b, entry, n, path, error);
+    r = set_xattrs(b, entry, n, -1, path, error);
     if (r < 0)
         return r;
     if (utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0)
@@ -204,7 +211,6 @@ static int dir_end(lfs_backend *base, lfs_error *error)
 {
     dir_backend *b = of(base);
     const lfs_node *n = lfs_tree_node(base->tree, lfs_tree_entry(base->tree, b->entry)->node);
-    char path[64];
     struct timespec times[2] = {
         {.tv_nsec = UTIME_OMIT},
         {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
@@ -220,16 +226,9 @@ static int dir_end(lfs_backend *base, lfs_error *error)
         return fail_at(b, b->entry, errno, "set owner of", error);
     if (fchmod(fd, n->mode & 07777) < 0)
         return fail_at(b, b->entry, errno, "set mode of", error);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (n->xattrs != 0) {
-        /* setxattr, unlike lsetxattr, follows the magic link to the open file. */
-        char deref[72];
-        snprintf(deref, sizeof deref, "%s/", path);
-        deref[strlen(path)] = '\0';
-        r = set_xattrs(b, b->entry, n, deref, error);
-        if (r < 0)
-            return r;
-    }
+    r = set_xattrs(b, b->entry, n, fd, NULL, error);
+    if (r < 0)
+        return r;
     if (futimens(fd, times) < 0)
         return fail_at(b, b->entry, errno, "set time of", error);
     return 0;
@@ -257,6 +256,17 @@ static int add_link(dir_backend *b, uint32_t entry, uint32_t source, lfs_error *
     return 0;
 }
 
+static int make_special(dir_backend *b, const lfs_node *n, int dir, const char *name)
+{
+    int r = mknodat(dir, name, n->mode & S_IFMT, makedev(n->rdev_major, n->rdev_minor));
+
+    if (r < 0 && errno == EPERM && b->flags & LFS_UNPACK_NO_CHOWN && (S_ISCHR(n->mode) || S_ISBLK(n->mode))) {
+        b->skipped++;
+        r = mknodat(dir, name, S_IFREG, 0);
+    }
+    return r;
+}
+
 static int dir_add(lfs_backend *base, uint32_t entry, uint32_t source, lfs_error *error)
 {
     dir_backend *b = of(base);
@@ -280,7 +290,7 @@ static int dir_add(lfs_backend *base, uint32_t entry, uint32_t source, lfs_error
             return lfs_fail(error, ENOMEM, "unpack");
         r = symlinkat(target, dir, name);
     } else {
-        r = mknodat(dir, name, n->mode & S_IFMT, makedev(n->rdev_major, n->rdev_minor));
+        r = make_special(b, n, dir, name);
     }
     if (r < 0)
         return fail_at(b, entry, errno, "create", error);
@@ -310,22 +320,14 @@ static int keep_content(dir_backend *b, lfs_node *n, int dir, const char *name, 
     return 0;
 }
 
-static int dir_remove(lfs_backend *base, uint32_t entry, lfs_error *error)
+static int remove_one(dir_backend *b, uint32_t entry, lfs_error *error)
 {
-    dir_backend *b = of(base);
-    const lfs_tree *t = base->tree;
+    const lfs_tree *t = b->base.tree;
     lfs_node *n = lfs_tree_node(t, lfs_tree_entry(t, entry)->node);
     bool is_dir = S_ISDIR(n->mode);
     char name[256];
-    int dir;
+    int dir = locate(b, entry, name, error);
 
-    /* At most LFS_TREE_MAX_DEPTH calls deep. */
-    for (uint32_t c = is_dir ? n->children : 0; c != 0; c = lfs_tree_entry(t, c)->next) {
-        int r = lfs_tree_entry(t, c)->node == 0 ? 0 : dir_remove(base, c, error);
-        if (r < 0)
-            return r;
-    }
-    dir = locate(b, entry, name, error);
     if (dir < 0)
         return dir;
     if (S_ISREG(n->mode) && n->size > 0 && n->name == entry && !(n->flags & LFS_NODE_DEAD))
@@ -335,6 +337,37 @@ static int dir_remove(lfs_backend *base, uint32_t entry, lfs_error *error)
     if (is_dir && b->opened == lfs_tree_entry(t, entry)->node)
         b->opened = 0;
     return 0;
+}
+
+/* What is below first. A directory stays on the stack, followed by 0, while its children are done. */
+static int dir_remove(lfs_backend *base, uint32_t entry, lfs_error *error)
+{
+    const lfs_tree *t = base->tree;
+    cleanup_buf lfs_buf stack = {0};
+    static const uint32_t done = 0;
+    int r = lfs_buf_append(&stack, &entry, sizeof entry);
+
+    while (r == 0 && stack.len > 0) {
+        const lfs_node *n;
+        uint32_t i;
+
+        stack.len -= sizeof i;
+        memcpy(&i, stack.data + stack.len, sizeof i);
+        if (i == 0) {
+            stack.len -= sizeof i;
+            memcpy(&i, stack.data + stack.len, sizeof i);
+            r = remove_one(of(base), i, error);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        n = lfs_tree_node(t, lfs_tree_entry(t, i)->node);
+        r = lfs_buf_append(&stack, &i, sizeof i) | lfs_buf_append(&stack, &done, sizeof done);
+        for (uint32_t c = S_ISDIR(n->mode) ? n->children : 0; c != 0 && r == 0; c = lfs_tree_entry(t, c)->next)
+            if (lfs_tree_entry(t, c)->node != 0)
+                r = lfs_buf_append(&stack, &c, sizeof c);
+    }
+    return r < 0 ? lfs_fail(error, ENOMEM, "unpack") : 0;
 }
 
 /* ---- end ---- */
@@ -372,6 +405,7 @@ static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result 
             return r;
     }
     result->xattrs_dropped += b->dropped;
+    result->skipped += b->skipped;
     return 0;
 }
 

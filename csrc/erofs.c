@@ -223,17 +223,48 @@ static int chunk_end(erofs_backend *b, lfs_error *error)
     return 0;
 }
 
+/* Note k bytes of the file, written at b->pos - k and on if they are content. */
+static int chunk_pass(erofs_backend *b, size_t k, bool content, lfs_error *error)
+{
+    uint64_t size = UINT64_C(1) << b->chunk_bits;
+    uint64_t pos = b->pos - k;
+    int r = 0;
+
+    while (k > 0 && r == 0) {
+        uint64_t step = size - b->in_chunk < k ? size - b->in_chunk : k;
+
+        if (content && b->chunk_empty) {
+            r = block_of(b, pos, &b->chunks[b->nchunks], error);
+            b->chunk_empty = false;
+        }
+        b->in_chunk += step;
+        pos += step;
+        k -= (size_t)step;
+        if (r == 0 && b->in_chunk == size)
+            r = chunk_end(b, error);
+    }
+    return r;
+}
+
 /* Content of a file with chunks; in a sparse one what the archive holds counts as content even if it is
- * zero, and only the gaps of its map become holes. */
+ * zero, and only the gaps of its map become holes. Chunks of content that follow each other are written
+ * as one piece. */
 static int chunk_data(erofs_backend *b, const uint8_t *p, size_t n, lfs_error *error)
 {
     uint64_t size = UINT64_C(1) << b->chunk_bits;
+    int r = 0;
 
-    while (n > 0) {
+    while (n > 0 && r == 0) {
         size_t k = size - b->in_chunk < n ? (size_t)(size - b->in_chunk) : n;
-        int r = 0;
+        bool content = !b->chunk_empty || b->sparse || !all_zero(p, k);
 
-        if (!b->chunk_empty || b->sparse || !all_zero(p, k)) {
+        if (content) {
+            while (k < n) {
+                size_t more = size < n - k ? (size_t)size : n - k;
+                if (!b->sparse && all_zero(p + k, more))
+                    break;
+                k += more;
+            }
             if (b->chunk_empty)
                 r = chunk_start(b, error);
             if (r == 0 && lfs_rest_data(b->base.rest, b->pos, k) < 0)
@@ -241,15 +272,12 @@ static int chunk_data(erofs_backend *b, const uint8_t *p, size_t n, lfs_error *e
             if (r == 0)
                 r = out_write(b, p, k, error);
         }
-        b->in_chunk += k;
+        if (r == 0)
+            r = chunk_pass(b, k, content, error);
         p += k;
         n -= k;
-        if (r == 0 && b->in_chunk == size)
-            r = chunk_end(b, error);
-        if (r < 0)
-            return r;
     }
-    return 0;
+    return r;
 }
 
 static int erofs_data(lfs_backend *base, const uint8_t *p, size_t n, lfs_error *error)
@@ -514,6 +542,7 @@ static int share_xattrs(plan *p, lfs_buf *records)
         size_t n;
         const char *set = lfs_tree_set(t, (uint32_t)at + 1, &n, &refs);
         size_t list = p->shared_area.len;
+        size_t mark = records->len;
         uint32_t count = 0;
 
         if (refs >= 2 && records->len + n < UINT32_MAX) {
@@ -521,11 +550,11 @@ static int share_xattrs(plan *p, lfs_buf *records)
                 return -ENOMEM;
             for (size_t i = 0; i < n;) {
                 lfs_xattr_record r;
-                uint32_t id = (uint32_t)(records->len / 4);
+                uint32_t id = htole32((uint32_t)(records->len / 4));
                 size_t size;
 
                 memcpy(&r, set + i, sizeof r);
-                size = lfs_align(sizeof r + r.name_len + r.value_len, 4);
+                size = lfs_align(sizeof r + r.name_len + le16toh(r.value_len), 4);
                 if (lfs_buf_append(&p->shared_area, &id, sizeof id) < 0 ||
                     lfs_buf_append(records, set + i, size) < 0)
                     return -ENOMEM;
@@ -537,6 +566,7 @@ static int share_xattrs(plan *p, lfs_buf *records)
                 p->shared[(at + 1) / 8] = (uint32_t)list + 1;
             } else {
                 p->shared_area.len = list; /* too many to list: they stay with the inodes */
+                records->len = mark;
             }
         }
         at += lfs_align(8 + n, 8);

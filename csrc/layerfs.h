@@ -59,11 +59,12 @@ typedef struct lfs_unpack_result {
     uint64_t tar_bytes;   /* bytes written into the handle */
     uint64_t entries;     /* names in the layer, the root not counted */
     uint64_t inodes;
-    uint64_t whiteouts;
-    uint64_t opaques;
+    uint64_t whiteouts;   /* names of the layer that hide one below */
+    uint64_t opaques;     /* directories that hide all below */
     uint64_t data_bytes;  /* logical size of all regular files */
-    uint64_t skipped;     /* archive members left out: AUFS metadata, volume labels */
-    uint64_t xattrs_dropped; /* attributes no layer can hold: overlayfs's own, foreign namespaces */
+    uint64_t skipped;     /* archive members left out: AUFS metadata, volume labels; with LFS_UNPACK_NO_CHOWN
+                             devices, in whose place stands an empty file */
+    uint64_t xattrs_dropped; /* attributes no layer can hold: overlayfs's own, foreign namespaces, broken ACLs */
     uint64_t meta_offset; /* erofs: where the metadata begins; all of it from here to image_size */
     uint64_t image_size;  /* erofs: length of the image, a multiple of 4096 */
 } lfs_unpack_result;

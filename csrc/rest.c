@@ -100,6 +100,23 @@ int lfs_rest_zero(lfs_rest *r, uint64_t n)
     return 0;
 }
 
+/* What is left moves down only when as much has been taken: the cost stays linear for any cap. */
+size_t lfs_rest_take(lfs_rest *r, void *buf, size_t cap)
+{
+    size_t n = r->out.len - r->taken < cap ? r->out.len - r->taken : cap;
+
+    if (n == 0)
+        return 0;
+    memcpy(buf, r->out.data + r->taken, n);
+    r->taken += n;
+    if (r->taken >= r->out.len - r->taken) {
+        r->out.len -= r->taken;
+        memmove(r->out.data, r->out.data + r->taken, r->out.len);
+        r->taken = 0;
+    }
+    return n;
+}
+
 int lfs_rest_file(lfs_rest *r, uint32_t number, const char *path, size_t n)
 {
     if (lfs_rest_flush(r) < 0 || put_varint(&r->out, (uint64_t)n << 2 | LFS_REST_FILE) < 0 ||

@@ -3,15 +3,15 @@
  *
  * States: HEADER collects a block. An extended header is collected whole (EXTENDED) and waits for the
  * member it describes. A sparse member first completes its map (OLD_MAP: GNU extension blocks; PAX_MAP: the
- * text in front of the data). DATA, then PADDING to the block, then HEADER again. Two zero blocks lead to
- * END, where everything is RAW.
+ * text in front of the data). DATA, then PADDING to the block, then HEADER again. A zero block leads to END,
+ * where everything is RAW: GNU tar, too, reads nothing behind a single one.
  */
 #define _GNU_SOURCE
 #include "tar.h"
 
-#include <stdio.h>
+#include "acl.h"
 
-enum state { HEADER, EXTENDED, OLD_MAP, PAX_MAP, DATA, PADDING, END };
+enum state { HEADER, EXTENDED, OLD_MAP, PAX_MAP, DATA, PADDING, BODY, END };
 
 /* Offsets in a header block. */
 enum {
@@ -48,11 +48,11 @@ struct lfs_tar {
     enum state state;
     uint8_t block[LFS_TAR_BLOCK];
     size_t have;         /* bytes in block */
-    bool zero_block;     /* the last header block was all zero */
     bool entry_due;      /* ENTRY has to be given before DATA */
     bool data_end_due;
     char extended_type;
-    uint64_t left;       /* bytes of content (DATA) or extended header still to come */
+    uint64_t left;       /* bytes of content (DATA, BODY) or extended header still to come */
+    uint64_t link_size;  /* what a hard link says of content behind it; see on_header */
     unsigned padding;
     lfs_buf extended;    /* content of the extended header at hand */
     lfs_buf global;      /* records of all 'g' headers so far */
@@ -282,6 +282,8 @@ static int pax_xattr(lfs_tar *t, const char *name, size_t n, const char *v, size
 
     if (n == 0 || n > 255)
         return 0;
+    if (memchr(name, '\0', n) != NULL)
+        return bad(error, t, "NUL in an extended attribute's name");
     if (m > 65535)
         return bad(error, t, "extended attribute of more than 65535 bytes");
     lfs_put16(head, (uint16_t)n);
@@ -290,6 +292,21 @@ static int pax_xattr(lfs_tar *t, const char *name, size_t n, const char *v, size
         lfs_buf_append(&t->entry.xattrs, name, n) < 0 || lfs_buf_append(&t->entry.xattrs, v, m) < 0)
         return lfs_fail(error, ENOMEM, "read archive: extended attributes");
     return 0;
+}
+
+/* SCHILY.acl.access and .default: the text becomes the attribute it stands for. Names of users that say no
+ * number mean nothing here: then the key itself goes on, which is no attribute, and is counted as dropped. */
+static int pax_acl(lfs_tar *t, const char *key, size_t k, const char *v, size_t n, lfs_error *error)
+{
+    const char *name = k == strlen("SCHILY.acl.access") ? "system.posix_acl_access" : "system.posix_acl_default";
+    cleanup_buf lfs_buf value = {0};
+    int r = lfs_acl_parse(v, n, &value);
+
+    if (r == -ENOMEM)
+        return lfs_fail(error, ENOMEM, "read archive: access control list");
+    if (r < 0)
+        return pax_xattr(t, key, k, "", 0, error);
+    return pax_xattr(t, name, strlen(name), value.data, value.len, error);
 }
 
 /* GNU.sparse.map of format 0.1: "offset,length,offset,length". */
@@ -377,6 +394,8 @@ static int pax_record(lfs_tar *t, const char *key, size_t k, const char *v, size
     }
     if (k > prefix && memcmp(key, xattr_prefix, prefix) == 0)
         return pax_xattr(t, key + prefix, k - prefix, v, n, error);
+    if (key_is(key, k, "SCHILY.acl.access") || key_is(key, k, "SCHILY.acl.default"))
+        return pax_acl(t, key, k, v, n, error);
     if (k > 11 && memcmp(key, "GNU.sparse.", 11) == 0)
         return pax_sparse(t, key, k, v, n, error);
     return 0;
@@ -472,9 +491,9 @@ static int end_extended(lfs_tar *t, lfs_error *error)
         t->has_long_link = true;
         break;
     case 'g':
-        if (t->global.len + n > LFS_TAR_MAX_EXTENDED)
+        if (t->global.len + n > LFS_TAR_MAX_GLOBAL)
             return lfs_fail(error, EFBIG, "read archive: global extended headers of more than %u bytes",
-                            LFS_TAR_MAX_EXTENDED);
+                            LFS_TAR_MAX_GLOBAL);
         r = lfs_buf_append(&t->global, p, n);
         break;
     default:
@@ -505,15 +524,16 @@ static int header_path(lfs_tar *t, bool posix)
 }
 
 /* Name, link and numbers of the member: the header, and over it GNU's long names, and over those PAX. */
-static int fill_entry(lfs_tar *t, bool posix, bool ustar, lfs_error *error)
+static int fill_entry(lfs_tar *t, bool posix, lfs_error *error)
 {
     lfs_tar_entry *e = &t->entry;
     const pax_values *x = &t->pax;
     int r = 0;
     int64_t uid = x->set & SET_UID ? (int64_t)x->uid : field(t, AT_UID, 8, &r);
     int64_t gid = x->set & SET_GID ? (int64_t)x->gid : field(t, AT_GID, 8, &r);
-    int64_t major = ustar ? field(t, AT_MAJOR, 8, &r) : 0;
-    int64_t minor = ustar ? field(t, AT_MINOR, 8, &r) : 0;
+    bool device = e->type == '3' || e->type == '4'; /* others have anything in these fields */
+    int64_t major = device ? field(t, AT_MAJOR, 8, &r) : 0;
+    int64_t minor = device ? field(t, AT_MINOR, 8, &r) : 0;
     int oom;
 
     e->mode = (uint32_t)field(t, AT_MODE, 8, &r) & 07777;
@@ -547,7 +567,7 @@ static int fill_entry(lfs_tar *t, bool posix, bool ustar, lfs_error *error)
     e->gid = (uint32_t)gid;
     e->rdev_major = (uint32_t)major;
     e->rdev_minor = (uint32_t)minor;
-    if ((e->type == '3' || e->type == '4') && (major < 0 || major > 4095 || minor < 0 || minor > 1048575))
+    if (major < 0 || major > 4095 || minor < 0 || minor > 1048575)
         return bad(error, t, "device number out of range");
     return 0;
 }
@@ -635,7 +655,7 @@ static int begin_sparse(lfs_tar *t, char type, uint64_t content, lfs_error *erro
 }
 
 /* A header block that is not an extended one, with all that came before it. */
-static int begin_member(lfs_tar *t, char type, bool posix, bool ustar, int64_t size, lfs_error *error)
+static int begin_member(lfs_tar *t, char type, bool posix, int64_t size, lfs_error *error)
 {
     lfs_tar_entry *e = &t->entry;
     uint64_t content;
@@ -654,20 +674,22 @@ static int begin_member(lfs_tar *t, char type, bool posix, bool ustar, int64_t s
     if (t->pax.pending_offset)
         return bad(error, t, "sparse map");
     e->type = type;
-    r = fill_entry(t, posix, ustar, error);
+    r = fill_entry(t, posix, error);
     if (r < 0)
         return r;
 
     content = t->pax.set & SET_SIZE ? t->pax.size : (uint64_t)size;
     sparse = type == 'S' || (t->pax.set & (SET_MAJOR | SET_MAP));
-    if (type == '\0' && e->path.len > 0 && e->path.data[e->path.len - 1] == '/')
-        e->type = '5'; /* V7 had no type for directories */
+    if ((type == '\0' || type == '0' || type == '7') && e->path.len > 0 && e->path.data[e->path.len - 1] == '/')
+        e->type = '5'; /* V7 had no type for directories, and BSD wrote them so */
     else if (type == 'D')
         e->type = '5';
     else if (type < '1' || type > '6')
         e->type = '0';
-    else
-        content = 0; /* types 1 to 6 are header only, whatever the size says */
+    else { /* types 1 to 6 are header only, whatever the size says */
+        t->link_size = type == '1' ? content : 0;
+        content = 0;
+    }
     t->padding = (unsigned)(-content & (LFS_TAR_BLOCK - 1));
     e->has_data = e->type == '0';
     e->sparse = false;
@@ -685,19 +707,25 @@ static int on_header(lfs_tar *t, lfs_error *error)
 {
     const uint8_t *p = t->block;
     bool posix = memcmp(p + AT_MAGIC, "ustar\0", 6) == 0;
-    bool ustar = posix || memcmp(p + AT_MAGIC, "ustar ", 6) == 0;
     char type = (char)p[AT_TYPE];
+    uint64_t link_size = t->link_size;
     int64_t size;
 
     t->have = 0;
+    t->link_size = 0;
     if (block_is_zero(p)) {
-        t->state = t->zero_block ? END : HEADER;
-        t->zero_block = true;
+        t->state = END;
         return 0;
     }
-    t->zero_block = false;
-    if (!checksum_ok(p))
-        return bad(error, t, "not a tar header (wrong checksum)");
+    if (!checksum_ok(p)) {
+        /* Few writers put a file's content behind its hard links as well, most readers take the size of a
+         * link for a slip. A block that is no header tells which it is. */
+        if (link_size == 0)
+            return bad(error, t, "not a tar header (wrong checksum)");
+        t->left = lfs_align(link_size, LFS_TAR_BLOCK) - LFS_TAR_BLOCK;
+        t->state = BODY;
+        return 0;
+    }
     if (parse_number(p + AT_SIZE, 12, &size) < 0 || size < 0)
         return bad(error, t, "size in a header");
     switch (type) {
@@ -722,7 +750,7 @@ static int on_header(lfs_tar *t, lfs_error *error)
         forget_extended(t);
         return 0;
     default:
-        return begin_member(t, type, posix, ustar, size, error);
+        return begin_member(t, type, posix, size, error);
     }
 }
 
@@ -826,7 +854,7 @@ int lfs_tar_next(lfs_tar *t, const uint8_t **p, size_t *n, const uint8_t **span,
         if (r < 0)
             return r;
     }
-    if (t->state == PADDING && t->padding == 0) {
+    if ((t->state == PADDING && t->padding == 0) || (t->state == BODY && t->left == 0)) {
         t->have = 0;
         t->state = HEADER;
     }
@@ -860,6 +888,9 @@ int lfs_tar_next(lfs_tar *t, const uint8_t **p, size_t *n, const uint8_t **span,
     case PADDING:
         t->padding -= (unsigned)take(p, n, t->padding, span, span_len);
         return LFS_TAR_RAW;
+    case BODY:
+        t->left -= take(p, n, t->left, span, span_len);
+        return LFS_TAR_RAW;
     case END:
         take(p, n, SIZE_MAX, span, span_len);
         return LFS_TAR_RAW;
@@ -873,9 +904,12 @@ int lfs_tar_finish(const lfs_tar *t, lfs_error *error)
     case END:
     case PADDING:
         return 0;
-    case HEADER:
-        return t->have == 0 ? 0 : bad(error, t, "ends in the middle of a header");
+    case HEADER: /* a part of a zero block is an end as well */
+        if (t->have == 0 || (t->block[0] == 0 && memcmp(t->block, t->block + 1, t->have - 1) == 0))
+            return 0;
+        return bad(error, t, "ends in the middle of a header");
     case DATA:
+    case BODY:
         return t->left == 0 ? 0 : bad(error, t, "ends in the middle of a file's content");
     case EXTENDED:
     case OLD_MAP:

@@ -14,7 +14,8 @@
 #include "util.h"
 
 #define LFS_TAR_BLOCK 512
-#define LFS_TAR_MAX_EXTENDED (4u << 20) /* bytes of one extended header, and of all global ones together */
+#define LFS_TAR_MAX_EXTENDED (4u << 20) /* bytes of one extended header */
+#define LFS_TAR_MAX_GLOBAL (64u << 10)  /* bytes of all global ones together, which every member goes through */
 #define LFS_TAR_MAX_PATH 65536u         /* bytes of a path or link target */
 #define LFS_TAR_MAX_SPARSE (1u << 20)   /* segments of one sparse file */
 

@@ -1,6 +1,9 @@
 #define _GNU_SOURCE
 #include "tree.h"
 
+#include <sys/random.h>
+#include <time.h>
+
 #define FIRST_BUCKETS 1024u
 
 static const struct {
@@ -36,21 +39,29 @@ const char *lfs_xattr_prefix_name(int prefix)
     return "";
 }
 
-/* FNV-1a with a final mix: names are short, and the parent number is part of the key. */
-static uint32_t hash_bytes(uint32_t seed, const char *p, size_t n)
+static uint64_t fold(uint64_t a, uint64_t b)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325) ^ (seed * UINT64_C(0x9e3779b97f4a7c15));
+    __extension__ typedef unsigned __int128 wide;
+    wide product = (wide)a * b;
 
-    for (; n >= 8; p += 8, n -= 8) {
-        uint64_t w;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Multiply and fold, keyed: who chooses the names must not be able to choose names that collide. What is
+ * written never depends on the key. */
+static uint32_t hash_bytes(const lfs_tree *t, uint32_t parent, const char *p, size_t n)
+{
+    uint64_t h = fold(t->key[0] ^ parent, t->key[1] ^ n);
+    uint64_t w;
+
+    for (; n > 8; p += 8, n -= 8) {
         memcpy(&w, p, 8);
-        h = (h ^ w) * UINT64_C(0x9e3779b97f4a7c15);
-        h ^= h >> 29;
+        h = fold(h ^ w, t->key[1]);
     }
-    for (; n > 0; p++, n--)
-        h = (h ^ (uint8_t)*p) * UINT64_C(0x100000001b3);
-    h ^= h >> 32;
-    return (uint32_t)(h * UINT64_C(0xd6e8feb86659fd93) >> 32);
+    w = 0;
+    memcpy(&w, p, n);
+    h = fold(h ^ w, t->key[1]);
+    return (uint32_t)(fold(h, t->key[0]) >> 16);
 }
 
 /* Room for one more element; grows by half, so that memory stays near what is used. */
@@ -75,6 +86,12 @@ static int grow(void **array, uint32_t *cap, uint32_t used, size_t size)
 int lfs_tree_init(lfs_tree *t)
 {
     memset(t, 0, sizeof *t);
+    if (getrandom(t->key, sizeof t->key, GRND_NONBLOCK) != (ssize_t)sizeof t->key) {
+        t->key[0] = (uintptr_t)t; /* before the system has any randomness: better than nothing */
+        t->key[1] = (uint64_t)time(NULL);
+    }
+    t->key[0] |= 1;
+    t->key[1] |= UINT64_C(1) << 63 | 1;
     t->nnodes = t->nentries = 1;
     t->nbuckets = t->nset_buckets = FIRST_BUCKETS;
     t->buckets = calloc(t->nbuckets, sizeof *t->buckets);
@@ -107,7 +124,7 @@ uint32_t lfs_tree_parent(const lfs_tree *t, uint32_t node)
 
 uint32_t lfs_tree_find(const lfs_tree *t, uint32_t parent, const char *name, size_t n)
 {
-    uint32_t hash = hash_bytes(parent, name, n);
+    uint32_t hash = hash_bytes(t, parent, name, n);
 
     for (uint32_t i = t->buckets[hash & (t->nbuckets - 1)]; i != 0; i = t->entries[i].chain) {
         const lfs_name *e = &t->entries[i];
@@ -175,7 +192,7 @@ uint32_t lfs_tree_add(lfs_tree *t, uint32_t parent, const char *name, size_t n, 
     e->parent = parent;
     e->node = node;
     e->len = (uint8_t)n;
-    e->hash = hash_bytes(parent, name, n);
+    e->hash = hash_bytes(t, parent, name, n);
     e->chain = t->buckets[e->hash & (t->nbuckets - 1)];
     t->buckets[e->hash & (t->nbuckets - 1)] = i;
 
@@ -207,7 +224,8 @@ static void unlink_one(lfs_tree *t, uint32_t i)
     *link = e->chain;
     dir->nchildren--;
     if (S_ISDIR(node->mode)) {
-        dir->nlink--;
+        if (dir->nlink > 0) /* else it went first, and this is below it */
+            dir->nlink--;
         node->nlink = 0;
     } else {
         node->nlink--;
@@ -244,7 +262,7 @@ int lfs_tree_remove(lfs_tree *t, uint32_t entry)
 
 int lfs_tree_intern(lfs_tree *t, const char *records, size_t n, uint32_t *set)
 {
-    uint32_t hash = hash_bytes(0, records, n);
+    uint32_t hash = hash_bytes(t, 0, records, n);
     uint32_t slot = hash & (t->nset_buckets - 1);
     uint32_t head[2] = {(uint32_t)n, 0};
     static const char zero[8];
@@ -280,7 +298,7 @@ int lfs_tree_intern(lfs_tree *t, const char *records, size_t n, uint32_t *set)
             if (t->set_buckets[i] == 0)
                 continue;
             have = lfs_tree_set(t, t->set_buckets[i], &len, NULL);
-            slot = hash_bytes(0, have, len) & (cap - 1);
+            slot = hash_bytes(t, 0, have, len) & (cap - 1);
             while (buckets[slot] != 0)
                 slot = (slot + 1) & (cap - 1);
             buckets[slot] = t->set_buckets[i];

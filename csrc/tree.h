@@ -19,6 +19,7 @@ enum {
     LFS_NODE_OPAQUE = 1,   /* directory that hides what lower layers have in it */
     LFS_NODE_HOLES = 2,    /* file whose content is described by a chunk table at `where` */
     LFS_NODE_DEAD = 4,     /* dir format: its content has moved to dead/ */
+    LFS_NODE_FRESH = 8,    /* directory below an opaque one: no lower layer has anything in it */
 };
 
 /* An inode. */
@@ -56,6 +57,7 @@ typedef struct lfs_name {
 } lfs_name;
 
 typedef struct lfs_tree {
+    uint64_t key[2];   /* of the hash tables */
     lfs_node *nodes;
     lfs_name *entries;
     uint32_t nnodes;   /* in use, number 0 included */

@@ -9,6 +9,7 @@
  * Source: image-spec, layer.md ("Whiteouts", "Applying Changesets"); GNU tar where that is silent.
  */
 #define _GNU_SOURCE
+#include "acl.h"
 #include "backend.h"
 #include "tar.h"
 
@@ -294,9 +295,34 @@ static int append_record(lfs_buf *b, int prefix, const char *name, size_t n, con
     return 0;
 }
 
+static bool is_acl(const xattr *x)
+{
+    return x->prefix == LFS_XATTR_ACL_ACCESS || x->prefix == LFS_XATTR_ACL_DEFAULT;
+}
+
+/*
+ * An ACL as a file system would keep it: only a valid one, the default kind on directories alone; the access
+ * kind sets the permission bits, and one that says no more than these do is not stored.
+ */
+static bool keep_acl(lfs_unpack *u, const xattr *x, uint32_t type, uint32_t *mode)
+{
+    uint32_t permissions;
+    int r = lfs_acl_check(x->value, x->value_len, &permissions);
+
+    if (r < 0 || S_ISLNK(type) || (x->prefix == LFS_XATTR_ACL_DEFAULT && !S_ISDIR(type))) {
+        u->result.xattrs_dropped++;
+        return false;
+    }
+    if (x->prefix == LFS_XATTR_ACL_DEFAULT)
+        return true;
+    *mode = (*mode & ~(uint32_t)0777) | permissions;
+    return r > 0;
+}
+
 /* The member's attributes as a set of the tree: sorted, the last of each name, what no layer can hold left
  * out and counted. */
-static int member_xattrs(lfs_unpack *u, const lfs_tar_entry *e, uint32_t *set, lfs_error *error)
+static int member_xattrs(lfs_unpack *u, const lfs_tar_entry *e, uint32_t type, uint32_t *mode, uint32_t *set,
+                         lfs_error *error)
 {
     cleanup_free xattr *list = NULL;
     size_t count = 0;
@@ -333,6 +359,8 @@ static int member_xattrs(lfs_unpack *u, const lfs_tar_entry *e, uint32_t *set, l
         const xattr *x = &list[i];
         if (i + 1 < k && x[1].name_len == x->name_len && memcmp(x[1].name, x->name, x->name_len) == 0)
             continue;
+        if (is_acl(x) && !keep_acl(u, x, type, mode))
+            continue;
         if (append_record(&u->records, x->prefix, x->name + x->prefix_len,
                           (size_t)x->name_len - x->prefix_len, x->value, x->value_len) < 0)
             return oom(error);
@@ -345,7 +373,8 @@ static int member_xattrs(lfs_unpack *u, const lfs_tar_entry *e, uint32_t *set, l
 static int set_attributes(lfs_unpack *u, const lfs_tar_entry *e, uint32_t node, lfs_error *error)
 {
     uint32_t set;
-    int r = member_xattrs(u, e, &set, error);
+    uint32_t mode = e->mode;
+    int r = member_xattrs(u, e, lfs_tree_node(&u->tree, node)->mode, &mode, &set, error);
     lfs_node *n = lfs_tree_node(&u->tree, node);
 
     if (r < 0)
@@ -353,7 +382,7 @@ static int set_attributes(lfs_unpack *u, const lfs_tar_entry *e, uint32_t node, 
     lfs_tree_set_ref(&u->tree, n->xattrs, -1);
     lfs_tree_set_ref(&u->tree, set, 1);
     n->xattrs = set;
-    n->mode = (n->mode & S_IFMT) | e->mode;
+    n->mode = (n->mode & S_IFMT) | (S_ISLNK(n->mode) ? 0777 : mode); /* no system keeps a link's mode */
     n->uid = e->uid;
     n->gid = e->gid;
     n->mtime = e->mtime;
@@ -368,7 +397,6 @@ static int new_whiteout(lfs_unpack *u, uint32_t dir, const char *name, size_t n,
     uint32_t entry = lfs_tree_find(&u->tree, dir, name, n);
     uint32_t node;
 
-    u->result.whiteouts++;
     if (entry != 0) {
         lfs_node *there = lfs_tree_node(&u->tree, lfs_tree_entry(&u->tree, entry)->node);
         lfs_tree_entry(&u->tree, entry)->hidden = true;
@@ -413,7 +441,6 @@ static int place_mark(lfs_unpack *u, size_t parent_len, const char *base, size_t
     if (r < 0)
         return r;
     if (starts_with(base, base_len, WHITEOUT_META)) {
-        u->result.opaques++;
         lfs_tree_node(&u->tree, dir)->flags |= LFS_NODE_OPAQUE;
         return 1;
     }
@@ -733,16 +760,46 @@ int lfs_unpack_write(lfs_unpack *u, const void *buf, size_t n, lfs_error *error)
 
 int64_t lfs_unpack_rest(lfs_unpack *u, void *buf, size_t cap, lfs_error *error)
 {
-    lfs_buf *out = &u->rest.out;
-    size_t n = out->len < cap ? out->len : cap;
-
     (void)error;
-    if (n == 0)
-        return 0;
-    memcpy(buf, out->data, n);
-    memmove(out->data, out->data + n, out->len - n);
-    out->len -= n;
-    return (int64_t)n;
+    return (int64_t)lfs_rest_take(&u->rest, buf, cap);
+}
+
+/*
+ * Whiteouts below an opaque directory hide nothing, and overlayfs would list them in a directory that no other
+ * layer has a part in. Parents have lower numbers than what is in them.
+ */
+static int drop_moot_whiteouts(lfs_unpack *u, lfs_error *error)
+{
+    for (uint32_t i = LFS_TREE_ROOT + 1; i < u->tree.nnodes; i++) {
+        lfs_node *n = lfs_tree_node(&u->tree, i);
+        int r;
+
+        if (n->nlink == 0 || !(S_ISDIR(n->mode) || lfs_node_is_whiteout(n)) ||
+            !(lfs_tree_node(&u->tree, lfs_tree_parent(&u->tree, i))->flags & (LFS_NODE_OPAQUE | LFS_NODE_FRESH)))
+            continue;
+        if (S_ISDIR(n->mode)) {
+            n->flags |= LFS_NODE_FRESH;
+            continue;
+        }
+        r = remove_entry(u, n->name, error);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void count_nodes(lfs_unpack *u)
+{
+    u->result.entries = u->tree.live;
+    for (uint32_t i = LFS_TREE_ROOT; i < u->tree.nnodes; i++) {
+        const lfs_node *n = lfs_tree_node(&u->tree, i);
+
+        if (n->nlink == 0)
+            continue;
+        u->result.data_bytes += S_ISREG(n->mode) ? n->size : 0;
+        u->result.opaques += S_ISDIR(n->mode) && n->flags & LFS_NODE_OPAQUE;
+        u->result.whiteouts += lfs_node_is_whiteout(n);
+    }
 }
 
 /* Opaque directories get overlayfs's mark, which no archive can bring itself. */
@@ -783,15 +840,12 @@ int lfs_unpack_finish(lfs_unpack *u, const uint8_t *uuid, lfs_unpack_result *res
         return r;
     if (lfs_rest_flush(&u->rest) < 0)
         return oom(error);
-    r = mark_opaque(u, error);
+    r = drop_moot_whiteouts(u, error);
+    if (r == 0)
+        r = mark_opaque(u, error);
     if (r < 0)
         return r;
-    u->result.entries = u->tree.live;
-    for (uint32_t i = LFS_TREE_ROOT; i < u->tree.nnodes; i++) {
-        const lfs_node *n = lfs_tree_node(&u->tree, i);
-        if (n->nlink > 0 && S_ISREG(n->mode))
-            u->result.data_bytes += n->size;
-    }
+    count_nodes(u);
     r = u->backend->ops->finish(u->backend, uuid, &u->result, error);
     if (r < 0)
         return r;

@@ -3,9 +3,11 @@
 import errno
 import struct
 from collections.abc import Iterator
+from stat import S_ISDIR
 
 import msgspec
 from layerfs._native import ffi, lib
+from layerfs.errors import IntegrityError
 
 from layerfs.native._core import Handle, alloc, check, new_error
 
@@ -79,6 +81,27 @@ class Reader(Handle):
                 entry, dtype, length = struct.unpack_from("<QBB", data, at)
                 at += 10 + length
                 yield data[at - length : at], entry, dtype
+
+    def walk(self) -> Iterator[tuple[bytes, Stat]]:
+        """(path, attributes) of all names, "" for the root first, each directory before what is in it.
+
+        ``IntegrityError`` where the directories are no tree: each has one name.
+        """
+        seen = {self.root}
+        stack: list[tuple[bytes, Stat]] = [(b"", self.stat(self.root))]
+        while stack:
+            path, st = stack.pop()
+            yield path, st
+            if not S_ISDIR(st.mode):
+                continue
+            below = [(path + b"/" + name if path else name, nid) for name, nid, _ in self.readdir(st.nid)]
+            for name, nid in reversed(below):
+                attributes = self.stat(nid)
+                if S_ISDIR(attributes.mode):
+                    if nid in seen:
+                        raise IntegrityError(f"walk layer: inode {nid}: directory with two names")
+                    seen.add(nid)
+                stack.append((name, attributes))
 
     def readlink(self, nid: int) -> bytes:
         """The target of a symbolic link."""
