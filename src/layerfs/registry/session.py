@@ -97,9 +97,9 @@ class Session:
             if response.status == 401:
                 challenges = parse_challenges(response.headers.getlist("WWW-Authenticate"))
                 response.close()
-                # A challenge of another host is none of ours: it would collect our credentials.
-                if origin_of(response.url) != origin_of(self.absolute(target)):
-                    raise self._refusal(response.status, "", "refused by the host it redirects to", response.url)
+                # A challenge of another host is none of ours: it would collect our credentials (CVE-2020-15157).
+                if origin_of(response.url) != origin_of(self._base or ""):
+                    raise self._refusal(response.status, "", "refused by another host", response.url)
                 sent = self.authenticator.answer(challenges, scopes, sent)
                 response = self._send(method, target, headers, sent, body)
         except RegistryError as exc:

@@ -14,6 +14,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from layerfs.errors import IntegrityError, RegistryError
+from layerfs.errors import IntegrityError, LayerfsError, RegistryError
 from layerfs.registry.config import Tls
 
 __all__ = ["REDIRECTS", "Body", "ConnectError", "Origin", "Response", "Timeouts", "Transport", "origin_of", "redact"]
@@ -104,8 +105,16 @@ class Response:
             self.close()
         return b"".join(pieces)
 
+    def interrupt(self) -> None:
+        """Let a read in another thread end at once."""
+        with suppress(RuntimeError, OSError, ValueError):
+            self._raw.shutdown()
+
     def close(self) -> None:
         """Give the connection back, or drop it when there is more to come."""
+        if self.length == 0 or getattr(self._raw, "length_remaining", None) == 0:
+            with suppress(HTTPError, OSError, ValueError):
+                self._raw.read1(1, decode_content=False)
         self._raw.close()
         self._raw.release_conn()
 
@@ -276,6 +285,10 @@ def _proxy_auth(proxy: str) -> dict[str, Any]:
 
 def _failure(action: str, url: str, exc: Exception) -> RegistryError:
     """The RegistryError for what urllib3, ssl or the system said; texts that could quote a URL are not passed on."""
+    cause = exc.args[-1] if exc.args else None
+    if isinstance(exc, LayerfsError) or isinstance(cause, LayerfsError):
+        # Our own, raised by what makes the body: an OSError of the disk, say.
+        raise cause if isinstance(cause, LayerfsError) else exc
     shown = redact(url)
     reason: object = exc
     while isinstance(reason, ProxyError) and isinstance(reason.original_error, Exception):

@@ -1,0 +1,118 @@
+"""A repository of a registry as a source of copying."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Self
+
+from layerfs.blobs import PIECE, BlobReader
+from layerfs.digest import Digest
+from layerfs.errors import RegistryError
+from layerfs.oci import Descriptor, is_foreign
+from layerfs.registry.client import Client
+from layerfs.registry.download import BlobStream, Ranges
+from layerfs.registry.transport import Response
+
+__all__ = ["RegistrySource", "is_stored_as_manifest"]
+
+_WORKERS = 8
+_MOST_URLS = 8
+
+
+def is_stored_as_manifest(media_type: str) -> bool:
+    """Whether a registry keeps it among manifests: those this program knows, and others that are called so."""
+    return "manifest" in media_type or "index" in media_type
+
+
+class RegistrySource:
+    """What can be pulled from one repository, by the clients of its mirrors and itself, in the order to ask.
+
+    A context manager, which ends all downloads. Any number of blobs may be open at once, each for one thread.
+    """
+
+    def __init__(self, clients: Sequence[Client], *, ranges: Ranges | None = None) -> None:
+        self._clients = list(clients)
+        self._ranges = ranges or Ranges()
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="range")
+
+    def resolve(self, name: str) -> Descriptor:
+        """What a tag, or the text of a digest, names; AbsentError (a NotFoundError) when no place has it."""
+        for client in list(self._clients):
+            try:
+                found = client.resolve(name)
+            except RegistryError:
+                if client is self._clients[-1]:
+                    raise
+                continue
+            # Whoever knows the name is asked first for the content.
+            self._clients.sort(key=lambda each: each is not client)
+            return found
+        raise AssertionError("a source without clients")
+
+    @contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[BlobReader]:
+        """The bytes of a manifest or blob, not verified; nothing is asked before the first read."""
+        if is_stored_as_manifest(descriptor.media_type):
+            manifest = _Manifest(self._clients, descriptor)
+            try:
+                yield manifest
+            finally:
+                manifest.close()
+            return
+        clients = list(self._clients)
+        if is_foreign(descriptor.media_type):
+            urls = [url for url in descriptor.urls or () if url.startswith("https://")]
+            clients += [_UrlClient(clients[-1], url) for url in urls[:_MOST_URLS]]
+        stream = BlobStream(clients, descriptor, self._pool, self._ranges)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def close(self) -> None:
+        """End the threads of parallel ranges."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Manifest:
+    """A manifest as a reader."""
+
+    def __init__(self, clients: Sequence[Client], descriptor: Descriptor) -> None:
+        self._clients = clients
+        self._descriptor = descriptor
+        self._response: Response | None = None
+
+    def read(self, size: int = PIECE, /) -> bytes:
+        if self._response is None:
+            self._response = self._open()
+        return self._response.read_some(size)
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+
+    def _open(self) -> Response:
+        for client in self._clients[:-1]:
+            try:
+                return client.open_manifest(self._descriptor)
+            except RegistryError:
+                continue
+        return self._clients[-1].open_manifest(self._descriptor)
+
+
+class _UrlClient(Client):
+    """A foreign layer at one of its own URLs, which the session asks without any credentials."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        super().__init__(client.session)
+        self._url = url
+
+    def blob_path(self, digest: Digest) -> str:
+        return self._url
+

@@ -1,0 +1,269 @@
+"""Blobs into a registry: in one request or in chunks, continued where a break left them.
+
+A blob of known digest goes in one PUT, as every registry takes it. When that breaks, the upload is asked how much
+it has, and the rest goes on from there in chunks (PATCH); an upload that is gone is begun again. A stream, whose
+digest is known at its end, goes in chunks from the start; a chunk is held until the registry has it.
+
+The bytes are hashed as they are first taken, and the last of them is sent only when digest and size are right: what
+is wrong never becomes a blob.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from layerfs.blobs import PIECE, BlobReader
+from layerfs.digest import Digest, Verifier, hasher
+from layerfs.errors import RegistryError
+from layerfs.registry.challenge import parse_range_end
+from layerfs.registry.client import Client
+from layerfs.registry.session import AbsentError
+from layerfs.registry.transport import Body, Response
+
+__all__ = ["CHUNK", "Uploaded", "upload_blob", "upload_stream"]
+
+CHUNK = 8 << 20
+"""Bytes of a chunk, where the registry does not want larger ones."""
+_LARGEST_CHUNK = 128 << 20
+_BINARY = {"Content-Type": "application/octet-stream"}
+_TOO_LARGE = 413
+_OUT_OF_ORDER = 416
+
+
+class Uploaded(msgspec.Struct, frozen=True):
+    """What a stream turned out to be."""
+
+    digest: Digest
+    size: int
+
+
+def upload_blob(
+    client: Client,
+    digest: Digest,
+    size: int,
+    reader: BlobReader,
+    advance: Callable[[int], None],
+    begun: Response | None = None,
+) -> None:
+    """Send a blob; ``begun`` is the answer of an upload that was begun already.
+
+    Raises IntegrityError when ``reader`` gives something else, RegistryError when the registry does not take it.
+    """
+    feed = _Feed(reader, advance, Verifier(digest, size))
+    _Upload(client, f"push blob {client}@{digest}", feed, begun).run(digest, size)
+
+
+def upload_stream(client: Client, what: str, reader: BlobReader, advance: Callable[[int], None]) -> Uploaded:
+    """Send a blob whose digest nobody knows yet; what it is."""
+    feed = _Feed(reader, advance, None)
+    _Upload(client, f"push {what} to {client}", feed, None).run(None, None)
+    return Uploaded(feed.digest, feed.count)
+
+
+class _Feed:
+    """The bytes to send. Those taken last are held; what lies further back needs a reader that seeks."""
+
+    def __init__(self, reader: BlobReader, advance: Callable[[int], None], verifier: Verifier | None) -> None:
+        self._reader = reader
+        self._advance = advance
+        self._verifier = verifier
+        self._hash: Any = hasher()
+        self._held: list[bytes] = []
+        self._held_from = 0
+        self._again: list[bytes] = []
+        self.finished = False
+        """Whether all was taken, and is right."""
+        self.count = 0
+        """Bytes that were taken so far, at the most."""
+        self.position = 0
+        """Of the next byte."""
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.from_hash(self._hash)
+
+    def hold(self) -> None:
+        """What was taken so far has arrived; hold what comes from here on."""
+        if self._held_from < self.position:
+            self._held, self._held_from = [], self.position
+
+    def take(self, size: int) -> bytes:
+        """Some bytes, at most ``size``; empty at the end. IntegrityError when they are not what they should be."""
+        piece = self._next(size)
+        start, self.position = self.position, self.position + len(piece)
+        fresh = self.position - max(start, self.count)
+        if fresh > 0 or not piece:
+            self._check(piece[len(piece) - fresh :] if fresh > 0 else b"")
+        if fresh > 0:
+            self._advance(fresh)
+            self.count += fresh
+        return piece
+
+    def held(self, size: int) -> bytes:
+        """The same, filled up to ``size`` but at the end, and held."""
+        self.hold()
+        count = 0
+        while count < size and (piece := self.take(size - count)):
+            self._held.append(piece)
+            count += len(piece)
+        return b"".join(self._held) if len(self._held) != 1 else self._held[0]
+
+    def rewind(self, offset: int, what: str) -> None:
+        """Let ``offset`` be the next; RegistryError when those bytes are gone."""
+        if offset == self.position:
+            return
+        if self._held_from <= offset < self._held_from + sum(map(len, self._held)):
+            data = b"".join(self._held)[offset - self._held_from :]
+            self._again = [data]
+            self._held = []
+        elif (seek := getattr(self._reader, "seek", None)) is not None and offset <= self.count:
+            seek(offset)
+            self._again, self._held = [], []
+        else:
+            raise RegistryError(f"{what}: the registry lost what it had, and it cannot be sent again from here")
+        self.position = self._held_from = offset
+
+    def _next(self, size: int) -> bytes:
+        if not self._again:
+            return self._reader.read(size)
+        piece = self._again.pop()
+        if len(piece) > size:
+            self._again.append(piece[size:])
+        return piece[:size]
+
+    def _check(self, fresh: bytes) -> None:
+        """Hash new bytes. All of them are checked before the last leave here."""
+        if self._verifier is None:
+            self._hash.update(fresh)
+            self.finished = not fresh
+            return
+        self._verifier.update(fresh)
+        if not self.finished and (not fresh or self._verifier.count == self._verifier.size):
+            self._verifier.finish()
+            self.finished = True
+
+
+class _Upload:
+    """One upload with its breaks."""
+
+    def __init__(self, client: Client, what: str, feed: _Feed, begun: Response | None) -> None:
+        self._client = client
+        self._what = what
+        self._feed = feed
+        self._begun = begun
+        self._location = ""
+        self._chunk = CHUNK
+        self._arrived = 0
+
+    def run(self, digest: Digest | None, size: int | None) -> None:
+        """Send all; ``digest`` and ``size`` where they are known."""
+        at_once = digest is not None
+        tries, last = 0, -1
+        while True:
+            try:
+                self._begin()
+                if at_once and size is not None and self._feed.position == 0:
+                    return self._put_all(str(digest), size)
+                self._patch_all()
+                return self._finish(str(digest or self._feed.digest))
+            except RegistryError as exc:
+                if exc.status == _TOO_LARGE and at_once:
+                    at_once, self._location = False, ""
+                    self._feed.rewind(0, self._what)
+                    continue
+                tries = 1 if self._arrived > last else tries + 1
+                last = self._arrived
+                self._pause(exc, tries)
+                if self._recover(digest):
+                    return
+
+    def _pause(self, failure: RegistryError, tries: int) -> None:
+        """Wait, where another try makes sense. An upload that the registry does not know any more is begun again."""
+        if self._location and (isinstance(failure, AbsentError) or failure.status == _OUT_OF_ORDER):
+            failure.temporary = True
+        self._client.session.retry.pause(failure, tries)
+
+    def _begin(self) -> None:
+        if self._location:
+            return
+        response = self._begun or self._client.begin_upload(self._what)
+        self._begun = None
+        self._keep_location(response)
+        minimum = response.headers.get("OCI-Chunk-Min-Length", "")
+        if minimum.isascii() and minimum.isdecimal() and len(minimum) < 12:
+            if int(minimum) > _LARGEST_CHUNK:
+                raise RegistryError(f"{self._what}: the registry wants chunks of {minimum} bytes at least")
+            self._chunk = max(CHUNK, int(minimum))
+        response.close()
+
+    def _keep_location(self, response: Response) -> None:
+        location = response.headers.get("Location")
+        if location:
+            self._location = self._client.session.absolute(location, response.url)
+        elif not self._location:
+            raise RegistryError(f"{self._what}: the registry does not say where to send it")
+
+    def _put_all(self, digest: str, size: int) -> None:
+        headers = {**_BINARY, "Content-Length": str(size)}
+
+        def body() -> Iterator[bytes]:
+            self._feed.rewind(0, self._what)
+            while piece := self._feed.take(PIECE):
+                yield piece
+
+        # What is small is held, so that no reader has to go back.
+        small = self._feed.held(size) if size <= CHUNK else None
+        self._request("PUT", self._with_digest(digest), (201, 204), headers, body if small is None else small).close()
+
+    def _patch_all(self) -> None:
+        """Send chunk after chunk to the end."""
+        while data := self._feed.held(self._chunk):
+            start = self._feed.position - len(data)
+            headers = {
+                **_BINARY, "Content-Length": str(len(data)), "Content-Range": f"{start}-{start + len(data) - 1}"
+            }  # fmt: skip
+            response = self._request("PATCH", self._location, (202, 201, 204), headers, data)
+            self._keep_location(response)
+            response.close()
+            arrived = parse_range_end(response.headers.get("Range"))
+            self._arrived = start + len(data) if arrived is None else arrived
+            self._feed.rewind(self._arrived, self._what)
+
+    def _finish(self, digest: str) -> None:
+        headers = {**_BINARY, "Content-Length": "0"}
+        self._request("PUT", self._with_digest(digest), (201, 204), headers, b"").close()
+
+    def _recover(self, digest: Digest | None) -> bool:
+        """Find out how much arrived, and go on from there; from the beginning of a new upload if need be.
+
+        True when the blob is whole there: only the answer to the last request was lost.
+        """
+        arrived = None
+        if self._location:
+            try:
+                response = self._client.session.request("GET", self._location, self._what, ok=(200, 204))
+                response.close()
+                self._keep_location(response)
+                arrived = parse_range_end(response.headers.get("Range"))
+            except RegistryError as exc:
+                if exc.status is None:
+                    raise
+        if arrived is None and self._feed.finished and self._client.has_blob(digest or self._feed.digest):
+            return True
+        if arrived is None or arrived > self._feed.count:
+            self._location = ""
+            arrived = 0
+        self._arrived = arrived
+        self._feed.rewind(arrived, self._what)
+        return False
+
+    def _with_digest(self, digest: str) -> str:
+        return f"{self._location}{'&' if '?' in self._location else '?'}digest={digest}"
+
+    def _request(
+        self, method: str, url: str, ok: tuple[int, ...], headers: dict[str, str], body: Body | Callable[[], Body]
+    ) -> Response:
+        return self._client.session.request(
+            method, url, self._what, ok=ok, headers=headers, body=body, retry=False
+        )
