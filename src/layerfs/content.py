@@ -168,6 +168,10 @@ class BlobWriter:
             self._verifier.update(piece)
             self.offset += len(piece)
 
+    def written(self) -> BlobReader:
+        """What is there so far, from its beginning: for whoever has to see those bytes again to go on."""
+        return _Written(self._fd, self.offset)
+
     def restart(self) -> None:
         """Forget what is there: the other side cannot go on from ``offset``."""
         os.ftruncate(self._fd, 0)
@@ -221,3 +225,17 @@ class BlobWriter:
         if self._fd >= 0 and (not self._resume or not self.offset):
             self._discard()
         self._close()
+
+
+class _Written:
+    """The bytes of a partial blob up to ``end``; good while its writer is open."""
+
+    def __init__(self, fd: int, end: int) -> None:
+        self._fd = fd
+        self._end = end
+        self._position = 0
+
+    def read(self, size: int = PIECE, /) -> bytes:
+        piece = os.pread(self._fd, min(size, self._end - self._position), self._position)
+        self._position += len(piece)
+        return piece

@@ -259,6 +259,16 @@ class _Reader:
             self._reader = self._stack.enter_context(self._opener())
         return self._reader.read(size)
 
+    def seek(self, offset: int, /) -> None:
+        """Go on at ``offset``, for a sink that has what comes before, or has to send something again."""
+        self._stack.close()
+        self._reader = self._stack.enter_context(self._opener())
+        if (seek := getattr(self._reader, "seek", None)) is not None:
+            seek(offset)
+            return
+        while offset and (piece := self.read(min(offset, PIECE))):
+            offset -= len(piece)
+
 
 class _Embedded:
     """A source whose small blobs may be in their descriptors (``data``), or known to all (the empty one)."""

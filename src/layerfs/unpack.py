@@ -9,7 +9,7 @@ appear only when digest, size and diff ID are right.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from layerfs.archives import open_input
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.compression import open_reader
-from layerfs.content import ContentStore
+from layerfs.content import BlobWriter, ContentStore
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, InvalidInputError, NotFoundError, native_error
 from layerfs.images import ImageStore
@@ -173,27 +173,59 @@ class UnpackingSink:
 
     def _unpack(self, descriptor: Descriptor, diff_id: Digest, reader: BlobReader, progress: Progress) -> None:
         """One layer. Where its blob is here already, that is unpacked, and nothing is fetched."""
+        if self._content.has(descriptor):
+            with self._content.open(descriptor) as blob:
+                self._unpack_blob(descriptor, diff_id, blob, progress)
+        elif not self._keep_blobs or descriptor.digest == diff_id:
+            self._unpack_blob(descriptor, diff_id, reader, progress)
+        else:
+            self._unpack_and_keep(descriptor, diff_id, reader, progress)
+
+    def _unpack_and_keep(
+        self, descriptor: Descriptor, diff_id: Digest, reader: BlobReader, progress: Progress
+    ) -> None:
+        """A layer whose blob is stored on the way; what an earlier try left of it is not fetched again."""
+        seek: Callable[[int], None] | None = getattr(reader, "seek", None)
+        with self._content.writer(descriptor.digest, descriptor.size, resume=seek is not None) as blob:
+            if blob.present:
+                with self._content.open(descriptor) as here:
+                    return self._unpack_blob(descriptor, diff_id, here, progress)
+            while True:
+                resumed = blob.offset
+                if resumed and seek is not None:
+                    seek(resumed)
+                try:
+                    return self._unpack_blob(descriptor, diff_id, reader, progress, blob)
+                except IntegrityError:
+                    # What a crash left may be damaged: that is no fault of the other side yet.
+                    blob.restart()
+                    if not resumed or seek is None:
+                        raise
+                    seek(0)
+
+    def _unpack_blob(
+        self,
+        descriptor: Descriptor,
+        diff_id: Digest,
+        reader: BlobReader,
+        progress: Progress,
+        blob: BlobWriter | None = None,
+    ) -> None:
+        """Bytes of a blob into a layer, and into ``blob``, which may have some of them."""
+
+        def count(size: int) -> None:
+            progress.advance(descriptor.digest, size)
+
         verifier = Verifier(descriptor.digest, descriptor.size, "layer blob")
-        with ExitStack() as stack:
-            commit: Callable[[], None] = verifier.finish
-            take: Callable[[bytes], None] = verifier.update
-            if self._content.has(descriptor):
-                reader = stack.enter_context(self._content.open(descriptor))
-            elif self._keep_blobs and descriptor.digest != diff_id:
-                blob = stack.enter_context(
-                    self._content.writer(descriptor.digest, descriptor.size, resume=False)
-                )
-                if blob.present:
-                    reader = stack.enter_context(self._content.open(descriptor))
-                else:
-                    commit, take = blob.commit, blob.write
-            writer = stack.enter_context(
-                self._layers.writer(diff_id, max_bytes=self._max_bytes, max_entries=self._max_entries)
-            )
+        writing = self._layers.writer(diff_id, max_bytes=self._max_bytes, max_entries=self._max_entries)
+        with writing as writer:
             if not writer.present:
-                tap = _Tap(reader, take, lambda count: progress.advance(descriptor.digest, count))
-                self._pour(tap, writer, f"unpack layer {descriptor.digest}")
-                commit()
+                source: BlobReader = _Tap(reader, verifier.update if blob is None else blob.write, count)
+                if blob is not None and blob.offset:
+                    count(blob.offset)
+                    source = _Chain(blob.written(), source)
+                self._pour(source, writer, f"unpack layer {descriptor.digest}")
+                verifier.finish() if blob is None else blob.commit()
             layer = writer.commit()
             record_layer(self._database, layer, descriptor)
 
@@ -210,9 +242,7 @@ class UnpackingSink:
 class _Tap:
     """A reader that shows what passes to someone else first."""
 
-    def __init__(
-        self, reader: BlobReader, take: Callable[[bytes], None], count: Callable[[int], None]
-    ) -> None:
+    def __init__(self, reader: BlobReader, take: Callable[[bytes], None], count: Callable[[int], None]) -> None:
         self._reader = reader
         self._take = take
         self._count = count
@@ -222,6 +252,20 @@ class _Tap:
         self._take(piece)
         self._count(len(piece))
         return piece
+
+
+class _Chain:
+    """One reader after another."""
+
+    def __init__(self, *readers: BlobReader) -> None:
+        self._readers = list(readers)
+
+    def read(self, size: int = PIECE, /) -> bytes:
+        while self._readers:
+            if piece := self._readers[0].read(size):
+                return piece
+            self._readers.pop(0)
+        return b""
 
 
 def _write_plain(plain: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
@@ -285,9 +329,7 @@ class StoreSource:
         made = encode(
             Manifest(
                 media_type=MEDIA_MANIFEST,
-                config=Descriptor(
-                    media_type=MEDIA_CONFIG, digest=manifest.config.digest, size=manifest.config.size
-                ),
+                config=Descriptor(media_type=MEDIA_CONFIG, digest=manifest.config.digest, size=manifest.config.size),
                 layers=tuple(self._plain_layer(diff_id) for diff_id in config.diff_ids),
                 annotations=manifest.annotations,
             )
