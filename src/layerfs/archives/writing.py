@@ -145,7 +145,10 @@ class ArchiveSink:
         return documents
 
     def _docker_documents(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
-        """manifest.json, and the older ``repositories``: names to top layers."""
+        """manifest.json, and the older ``repositories``: names to top layers.
+
+        Names are whole: docker shortens them itself, podman would take a short one as its own (``localhost/``).
+        """
         entries: list[dict[str, Any]] = []
         repositories: dict[str, dict[str, str]] = {}
         for manifest, names in self._catalog.images():
@@ -153,12 +156,12 @@ class ArchiveSink:
             entries.append(
                 {
                     "Config": blob_name(manifest.config.digest),
-                    "RepoTags": [name.familiar for name in tagged] or None,
+                    "RepoTags": [str(name) for name in tagged] or None,
                     "Layers": [blob_name(layer.digest) for layer in manifest.layers],
                 }
             )
             for name in tagged if manifest.layers else ():
-                tags = repositories.setdefault(name.familiar_name, {})
+                tags = repositories.setdefault(name.name, {})
                 tags[str(name.tag)] = manifest.layers[-1].digest.hex
         return entries, {name: dict(sorted(tags.items())) for name, tags in sorted(repositories.items())}
 
