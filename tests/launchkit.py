@@ -16,44 +16,11 @@ from layerfs import native
 BUSYBOX = Path("/bin/busybox")
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs the Debian package busybox-static")
 DOCKER_CAPABILITIES = 0xA80425FB
-APPLETS = [
-    "cat",
-    "chmod",
-    "chown",
-    "dd",
-    "echo",
-    "env",
-    "false",
-    "grep",
-    "head",
-    "hostname",
-    "id",
-    "ifconfig",
-    "kill",
-    "ln",
-    "ls",
-    "mkdir",
-    "mkfifo",
-    "mknod",
-    "mount",
-    "ping",
-    "ps",
-    "pwd",
-    "readlink",
-    "rm",
-    "sh",
-    "sleep",
-    "stat",
-    "stty",
-    "test",
-    "touch",
-    "tr",
-    "true",
-    "tty",
-    "umount",
-    "uname",
-    "wc",
-]
+APPLETS = (
+    "cat", "chmod", "chown", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls",
+    "mkdir", "mkfifo", "mknod", "mount", "ping", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty",
+    "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
+)  # fmt: skip
 
 
 def busybox_root(where: Path) -> Path:
