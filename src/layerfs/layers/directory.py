@@ -32,7 +32,7 @@ class DirFormat:
 
     def __init__(self, *, userxattr: bool = False, chown: bool = True) -> None:
         self.userxattr = userxattr
-        self._chown = chown
+        self.chown = chown
 
     def start(self, work: Path) -> int:
         """An empty directory."""
@@ -45,7 +45,7 @@ class DirFormat:
             fd,
             directory=True,
             userxattr=self.userxattr,
-            chown=self._chown,
+            chown=self.chown,
             max_bytes=max_bytes,
             max_entries=max_entries,
         )

@@ -20,6 +20,7 @@ class ErofsFormat:
     """A layer is a file that the kernel mounts."""
 
     name = "erofs"
+    chown = True
 
     def __init__(self, *, userxattr: bool = False) -> None:
         self.userxattr = userxattr

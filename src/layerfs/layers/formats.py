@@ -58,6 +58,7 @@ class Format(Protocol):
 
     name: str
     userxattr: bool
+    chown: bool
 
     def start(self, work: Path) -> int:
         """Make the empty layer in the working directory; a descriptor of it."""

@@ -6,7 +6,7 @@ numbers are little-endian::
     offset  size
          0     8  magic "LFSLAYER"
          8     4  version, 1
-        12     4  flags: 1 format dir, 2 marks are user.overlay.*
+        12     4  flags: 1 format dir, 2 marks are user.overlay.*, 4 owners were not set
         16   136  the diff ID as text, padded with NUL
        152     8  size of the tar
        160     8  erofs: where the metadata begins; dir: 0
@@ -43,6 +43,7 @@ _VERSION = 1
 _FIELDS = struct.Struct("<8sII136s13Q16s16s720x")
 _DIR = 1
 _USERXATTR = 2
+_NO_CHOWN = 4
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: Digest
     format: str
     userxattr: bool
+    chown: bool
     tar_size: int
     meta_offset: int
     image_size: int
@@ -70,6 +72,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """The 1024 bytes."""
         flags = (_DIR if self.format == "dir" else 0) | (_USERXATTR if self.userxattr else 0)
+        flags |= 0 if self.chown else _NO_CHOWN
         counts = (getattr(self, name) for name in _COUNTS)
         body = _FIELDS.pack(_MAGIC, _VERSION, flags, self.diff_id.encode(), *counts, self.meta_hash, self.rest_hash)
         return body + xxhash.xxh3_128_digest(body)
@@ -93,10 +96,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             diff_id=diff_id,
             format="dir" if flags & _DIR else "erofs",
             userxattr=bool(flags & _USERXATTR),
+            chown=not flags & _NO_CHOWN,
             meta_hash=meta_hash,
             rest_hash=rest_hash,
             **dict(zip(_COUNTS, counts, strict=True)),
         )
 
 
-_COUNTS = Header.__struct_fields__[3:16]
+_COUNTS = Header.__struct_fields__[4:17]

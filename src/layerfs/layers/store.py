@@ -7,17 +7,18 @@
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from layerfs.digest import Digest, hasher
+from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest
+from layerfs.layers.check import check_content, check_hashes, check_tree
 from layerfs.layers.directory import TREE, DirFormat
 from layerfs.layers.erofs import ErofsFormat
-from layerfs.layers.formats import PIECE, Format, OpenLayer, hash_range
+from layerfs.layers.formats import Format, OpenLayer
 from layerfs.layers.mounting import SharedMounts
 from layerfs.layers.tarout import TarReader
 from layerfs.layers.tree import DirTree, LayerTree
@@ -125,28 +126,32 @@ class LayerStore:
     def verify(self, diff_id: Digest, quick: bool = False) -> None:
         """IntegrityError when the layer is not what it was, and then it is put away; NotFoundError.
 
-        ``quick`` checks header, sizes, all metadata and the rest by their hashes. Otherwise every byte is read, and
-        the exact tar must have the diff ID.
+        ``quick`` checks header, sizes, all metadata of an image and the rest by their hashes. Otherwise every byte is
+        read: the exact tar must have the diff ID, and a directory must have the tree that the tar describes (for
+        which the layer is unpacked once more, into a temporary file).
         """
         try:
             with self.open(diff_id) as layer:
-                _check_hashes(self._format, layer)
+                check_hashes(self._format, layer)
             if not quick:
-                self._check_tar(diff_id)
+                self._check_content(diff_id)
         except IntegrityError as exc:
             self._put_away(diff_id)
             raise IntegrityError(
-                f"verify layer {diff_id}: {exc}",
-                hint="the layer was put away; pull or load the image again",
+                f"verify layer {diff_id}: {exc}", hint="the layer was put away; pull or load the image again"
             ) from exc
 
-    def _check_tar(self, diff_id: Digest) -> None:
-        state = hasher(diff_id.algorithm)
+    def _check_content(self, diff_id: Digest) -> None:
         with self.open_tar(diff_id) as reader:
-            while piece := reader.read(PIECE):
-                state.update(piece)
-        if Digest.from_hash(state) != diff_id:
-            raise IntegrityError(f"the content has diff ID {Digest.from_hash(state)}")
+            check_content(diff_id, reader)
+        if self.format == "dir":
+            with (
+                system_errors(f"verify layer {diff_id}"),
+                self.open(diff_id) as layer,
+                closing(self._format.tree(layer)) as tree,
+                self.open_tar(diff_id) as reader,
+            ):
+                check_tree(layer, reader, tree, self.ingest.root)
 
     def _put_away(self, diff_id: Digest) -> None:
         """Out of the store's sight; where that cannot be done (a read-only store), it stays and stays damaged."""
@@ -160,6 +165,8 @@ class LayerStore:
     def delete(self, diff_id: Digest) -> None:
         """Remove a layer, and its mount where nobody has that open; no error when it is not there."""
         self._mounts.release(diff_id.hex)
+        if not self.has(diff_id):
+            return
         with system_errors(f"remove layer {diff_id}"), suppress(FileNotFoundError):
             self._format.remove(self.path(diff_id), self.ingest)
 
@@ -203,7 +210,7 @@ class LayerStore:
             yield reader
 
     def view(self, diff_ids: Sequence[Digest], upper: Path | None = None) -> View:
-        """What a stack of layers (base first), perhaps under an ``upper``, looks like, without a mount; for a ``with``."""
+        """A stack of layers (base first), perhaps under an ``upper``, read without a mount; for a ``with``."""
         with ExitStack() as stack:
             trees: dict[Digest, LayerTree] = {}
             for diff_id in diff_ids:
@@ -217,12 +224,3 @@ class LayerStore:
                     stacked.append(DirTree(os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
                 stack.callback(stacked[-1].close)
             return View(stacked, stack.pop_all())
-
-
-def _check_hashes(layer_format: Format, layer: OpenLayer) -> None:
-    header = layer.header
-    rest = hash_range(layer.rest_fd, (header.rest_offset, header.rest_offset + header.rest_length))
-    if rest != header.rest_hash:
-        raise IntegrityError("the rest is damaged")
-    if layer_format.metadata_hash(layer.fd, header.meta_offset, header.image_size) != header.meta_hash:
-        raise IntegrityError("the metadata are damaged")

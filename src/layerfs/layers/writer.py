@@ -159,6 +159,7 @@ class LayerWriter:
                 diff_id=diff_id,
                 format=self._format.name,
                 userxattr=self._format.userxattr,
+                chown=self._format.chown,
                 tar_size=result.tar_bytes,
                 meta_offset=result.meta_offset,
                 image_size=result.image_size,
