@@ -43,6 +43,13 @@ class ContentStore:
         except FileNotFoundError:
             raise NotFoundError(f"blob {digest}: not in the store") from None
 
+    def disk(self, digest: Digest) -> int:
+        """Bytes that a blob takes on disk; NotFoundError."""
+        try:
+            return os.stat(self.path(digest)).st_blocks * 512
+        except FileNotFoundError:
+            raise NotFoundError(f"blob {digest}: not in the store") from None
+
     def open(self, what: Digest | Descriptor) -> BinaryIO:
         """A blob's bytes, not verified again; NotFoundError."""
         digest = what if isinstance(what, Digest) else what.digest

@@ -150,9 +150,14 @@ def hint_for(errno: int) -> str | None:
     return _HINTS.get(errno)
 
 
-def native_error(exc: OSError, what: str) -> NativeError:
-    """The ``NativeError`` for a system error met while doing ``what`` (operation and object)."""
+def native_error(exc: OSError, what: str) -> LayerfsError:
+    """The error to raise for a system error met while doing ``what`` (operation and object).
+
+    What is not there is a NotFoundError; all else a NativeError.
+    """
     code = exc.errno or _errno.EIO
+    if code in (_errno.ENOENT, _errno.ENOTDIR):
+        return NotFoundError(f"{what}: {os.strerror(code)}")
     return NativeError(f"{what}: {os.strerror(code)}", code, hint=hint_for(code))
 
 

@@ -65,7 +65,7 @@ def sweep(
         with nullcontext() if dry_run else database.transaction():
             if not content.has(digest) or _is_needed(database, digest, keep_layer_blobs):
                 continue
-            reclaimed += content.size(digest) if dry_run else content.delete(digest)
+            reclaimed += content.disk(digest) if dry_run else content.delete(digest)
             removed.append(digest)
     if blobs is None:
         reclaimed += _old_partials(content, dry_run)

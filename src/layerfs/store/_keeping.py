@@ -1,6 +1,5 @@
 """Keeping a store: what it holds and needs, what can go, whether it is whole."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -104,7 +103,7 @@ def _needs(parts: Parts, image: Image) -> dict[Digest, int]:
         *(d.digest for d in manifest.layers),
     ):
         if digest not in found and parts.content.has(digest):
-            found[digest] = os.stat(parts.content.path(digest)).st_blocks * 512
+            found[digest] = parts.content.disk(digest)
     return found
 
 

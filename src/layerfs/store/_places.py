@@ -14,7 +14,9 @@ from layerfs.metadata import Database
 __all__ = ["Places", "default_root", "default_run", "open_database"]
 
 _DIRECTORIES = (
-    "blobs/sha256", "blobs/sha512", "layers/sha256", "layers/sha512", "snapshots", "containers", "volumes", "ingest",
+    "blobs",
+    "blobs/sha256", "blobs/sha512", "layers",
+    "layers/sha256", "layers/sha512", "snapshots", "containers", "volumes", "ingest",
 )  # fmt: skip
 _RUN_DIRECTORIES = ("layers", "mounts", "containers")
 
@@ -75,8 +77,13 @@ class Places(msgspec.Struct, frozen=True):
     def make_run(self) -> None:
         """Make what a reboot takes away."""
         try:
+            self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.run.stat().st_uid != os.geteuid():
+                raise InvalidInputError(
+                    f"run directory {self.run}: it belongs to somebody else", hint="give another one: --run"
+                )
             for name in _RUN_DIRECTORIES:
-                (self.run / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self.run / name).mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
             raise native_error(exc, f"create {self.run}") from exc
 
