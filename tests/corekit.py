@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fstree import Node, capture
+
 from layerfs.native import Reader, Repacker, Unpacker, UnpackResult
 
 FORMATS = ("erofs", "dir")

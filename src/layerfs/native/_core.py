@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from layerfs._native import ffi
-from layerfs.errors import IntegrityError, NativeError, UnsupportedError
+from layerfs.errors import IntegrityError, InvalidInputError, NativeError, UnsupportedError, hint_for
 
 __all__ = ["PIECE", "Buffer", "Handle", "alloc", "check", "encode", "new_error"]
 
@@ -17,12 +17,6 @@ Buffer = bytes | bytearray | memoryview
 PIECE = 1 << 20
 """The amount of work of one call that moves data, in bytes."""
 
-HINTS = {
-    errno.ENOSPC: "free some space: layerfs prune",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EPERM: "this needs root",
-    errno.EROFS: "the file system is mounted read-only",
-}
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOTBLK})
 
 # Zeroing a buffer that is about to be filled would cost as much as filling it.
@@ -35,10 +29,12 @@ def check(result: int, error: Any) -> int:
         return result
     code = -result
     message = ffi.string(error.msg).decode("utf-8", "backslashreplace") or "native call"
-    if code in (errno.EBADMSG, errno.EFBIG):
+    if code == errno.EBADMSG:
         raise IntegrityError(message)
+    if code == errno.EFBIG:
+        raise InvalidInputError(message)
     kind = UnsupportedError if code in _UNSUPPORTED else NativeError
-    raise kind(f"{message}: {os.strerror(code)}", errno=code, hint=HINTS.get(code))
+    raise kind(f"{message}: {os.strerror(code)}", errno=code, hint=hint_for(code))
 
 
 def new_error() -> Any:

@@ -133,6 +133,11 @@ class Reader(Handle):
         data: bytes = ffi.buffer(buffer, n)[:]
         return data
 
+    def read_into(self, nid: int, offset: int, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer of the caller's with a file's content; the bytes read, 0 at its end. Makes no copy."""
+        error, view = new_error(), ffi.from_buffer(buffer, require_writable=True)
+        return check(lib.lfs_reader_read(self._open, nid, offset, view, len(view), error), error)
+
     def extent(self, nid: int, offset: int) -> tuple[int | None, int]:
         """(where, length): the place in the layer file of content at ``offset``; where is None in a hole."""
         error, where, length = new_error(), ffi.new("uint64_t *"), ffi.new("uint64_t *")

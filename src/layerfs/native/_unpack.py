@@ -57,13 +57,18 @@ class Unpacker(Handle):
         check(lib.lfs_unpack_write(self._open, view, len(view), self._error), self._error)
 
     def rest(self) -> bytes:
-        """Drain what has collected of the rest stream."""
-        pieces: list[bytes] = []
-        while True:
-            n = check(lib.lfs_unpack_rest(self._open, self._rest, len(self._rest), self._error), self._error)
-            if not n:
-                return b"".join(pieces)
+        """Drain what has collected of the rest stream; mostly nothing, between large files."""
+        n = self._drain()
+        data: bytes = ffi.buffer(self._rest, n)[:] if n else b""
+        if n < len(self._rest):
+            return data
+        pieces = [data]
+        while n := self._drain():
             pieces.append(ffi.buffer(self._rest, n)[:])
+        return b"".join(pieces)
+
+    def _drain(self) -> int:
+        return check(lib.lfs_unpack_rest(self._open, self._rest, len(self._rest), self._error), self._error)
 
     def finish(self, uuid: bytes) -> UnpackResult:
         """End of the tar: write the metadata. ``uuid`` is 16 bytes for the superblock."""
@@ -96,6 +101,11 @@ class Repacker(Handle):
         n = check(lib.lfs_repack_read(self._open, self._buffer, size, self._error), self._error)
         data: bytes = ffi.buffer(self._buffer, n)[:]
         return data
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer of the caller's as far as possible; 0 when more must be fed. Makes no copy."""
+        view = ffi.from_buffer(buffer, require_writable=True)
+        return check(lib.lfs_repack_read(self._open, view, len(view), self._error), self._error)
 
     def finish(self) -> None:
         """Say that the rest stream is complete; ``IntegrityError`` if it was cut short."""
