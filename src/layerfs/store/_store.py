@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.content import ContentStore
+from layerfs.digest import Digest
 from layerfs.fsutil import Ingest
 from layerfs.images import Image, ImageStore, Removal
-from layerfs.layers import LayerStore
+from layerfs.layers import LayerStore, View
 from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from layerfs.gc import Swept
     from layerfs.store._images import Loaded
     from layerfs.store._keeping import Finding, Pruned, Usage
+    from layerfs.store._mounts import MountInfo
 
 __all__ = ["Store"]
 
@@ -159,7 +162,43 @@ class Store:
 
         return remove_image(self.parts, text, force=force, prune=prune)
 
+    # ---- reading and mounting ----
+
+    @contextmanager
+    def view(self, text: str, platform: Platform | None = None) -> Iterator[View]:
+        """The files of an image, or of a layer by its diff ID, without a mount and without privilege."""
+        if text.startswith("sha256:") and len(text) == 71 and self.layers.has(Digest(text)):
+            diff_ids: Sequence[Digest] = [Digest(text)]
+        else:
+            diff_ids = self.images.get(text, platform).diff_ids
+        with self.layers.view(diff_ids) as view:
+            yield view
+
+    def mount(self, text: str, target: Path | None = None) -> Path:
+        """Mount a container, or an image read-only; the directory, which stays the same when it is done again."""
+        from layerfs.store._mounts import mount
+
+        return mount(self.parts, text, target)
+
+    def unmount(self, text: str | None = None, *, force: bool = False) -> list[str]:
+        """Unmount an image or container, or all of them; their IDs."""
+        from layerfs.store._mounts import unmount
+
+        return unmount(self.parts, text, force=force)
+
+    def mounts(self) -> list[MountInfo]:
+        """What ``mount`` mounted."""
+        from layerfs.store._mounts import mounts
+
+        return mounts(self.parts)
+
     # ---- keeping ----
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the store and its host, as a document."""
+        from layerfs.store._info import info
+
+        return info(self.parts, self.layer_format)
 
     def usage(self) -> Usage:
         """What takes how much on disk."""

@@ -1,0 +1,125 @@
+"""Images and containers seen as a directory: ``mount`` and ``unmount``.
+
+A mounted image is a snapshot of kind ``view`` in the database, so that its layer mounts stay as long as it does.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
+from layerfs.fsutil import boot_id
+from layerfs.metadata import SnapshotRow
+from layerfs.store._parts import Parts
+
+__all__ = ["MountInfo", "mount", "mounts", "unmount"]
+
+_VIEW = "view-"
+
+
+class MountInfo(msgspec.Struct, frozen=True):
+    """Where an image (by its ID) or a container is mounted."""
+
+    id: str
+    kind: Literal["image", "container"]
+    names: tuple[str, ...]
+    path: Path
+
+
+def mount(parts: Parts, text: str, target: Path | None = None) -> Path:
+    """Mount a container writable, or an image read-only, at ``target`` or below the run directory; where that is.
+
+    What is mounted already stays where it is. NotFoundError, InUseError while a container runs.
+    """
+    try:
+        key, diff_ids = parts.database.container(text).id, None
+    except NotFoundError:
+        image = parts.images.get(text)
+        key, diff_ids = _VIEW + image.id.hex, image.diff_ids
+    there = next((info.path for info in mounts(parts) if _key(info) == key), None)
+    if there is not None:
+        if target is not None and target.absolute() != there:
+            raise InUseError(f"mount {text}: it is mounted at {there}", hint=f"layerfs unmount {text}")
+        return there
+    place = (target or parts.places.run / "mounts" / key.removeprefix(_VIEW)).absolute()
+    with system_errors(f"mount {text} at {place}"):
+        if target is None:
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        elif not place.is_dir():
+            raise InvalidInputError(f"mount {text}: {place} is not a directory")
+    if diff_ids is None:
+        fd = parts.snapshots.mount(key)
+    else:
+        with parts.database.transaction():
+            with suppress(NotFoundError):
+                parts.snapshots.row(key)
+                parts.database.remove_snapshot(key)  # of an earlier boot
+            parts.database.add_snapshot(key, diff_ids, "view")
+        fd = parts.snapshots.view(diff_ids)
+    try:
+        parts.snapshots.attach(fd, place, key)
+    finally:
+        os.close(fd)
+    return place
+
+
+def _key(info: MountInfo) -> str:
+    return info.id if info.kind == "container" else _VIEW + info.id.removeprefix("sha256:")
+
+
+def mounts(parts: Parts) -> list[MountInfo]:
+    """What ``mount`` mounted and is mounted still."""
+    found = []
+    for row in parts.database.mounted_snapshots():
+        info = _info(parts, row)
+        if info is not None:
+            found.append(info)
+    return found
+
+
+def _info(parts: Parts, row: SnapshotRow) -> MountInfo | None:
+    if not row.mounted or row.boot_id != boot_id() or not os.path.ismount(row.mounted):
+        return None
+    if row.kind != "view":
+        with suppress(NotFoundError):
+            return MountInfo(row.key, "container", (parts.database.container(row.key).name,), Path(row.mounted))
+        return None
+    image_id = f"sha256:{row.key.removeprefix(_VIEW)}"
+    names: tuple[str, ...] = ()
+    with suppress(NotFoundError):
+        names = parts.images.get(image_id).familiar_names
+    return MountInfo(image_id, "image", names, Path(row.mounted))
+
+
+def unmount(parts: Parts, text: str | None = None, *, force: bool = False) -> list[str]:
+    """Unmount an image or container, or (None) all of them; their IDs. NotFoundError when it is not mounted.
+
+    NativeError (EBUSY) while something in it is in use, unless ``force``, which detaches it all the same.
+    """
+    infos = mounts(parts)
+    if text is not None:
+        infos = [info for info in infos if _means(parts, text, info)]
+        if not infos:
+            raise NotFoundError(f"unmount {text}: it is not mounted")
+    for info in infos:
+        parts.snapshots.detach(info.path, lazy=force)
+        if info.path.parent == parts.places.run / "mounts":
+            with suppress(OSError):
+                info.path.rmdir()
+        if info.kind == "container":
+            parts.snapshots.release(info.id)
+        else:
+            parts.database.remove_snapshot(_key(info))
+    parts.snapshots.release_layers()
+    return [info.id for info in infos]
+
+
+def _means(parts: Parts, text: str, info: MountInfo) -> bool:
+    with suppress(NotFoundError):
+        return parts.database.container(text).id == info.id
+    with suppress(NotFoundError):
+        return parts.images.get(text).id == info.id
+    return str(info.path) == text
