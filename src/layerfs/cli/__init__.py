@@ -22,7 +22,6 @@ __all__ = ["main"]
 _RUN_FAMILY = frozenset({"create", "exec", "run", "start"})
 _BROKEN_PIPE = 141
 _INTERRUPTED = 130
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {ord("\n"): " "}
 
 _GLOBAL = Command(
     "[OPTIONS] VERB",
@@ -120,12 +119,12 @@ def _failed(error: Exception, context: Context) -> int:
     known = isinstance(error, LayerfsError)
     message = str(error) if known else f"internal error: {type(error).__name__}: {error}"
     hint = getattr(error, "hint", None) if known else "with layerfs --debug it shows where"
-    line = f"layerfs {context.title}".rstrip() + f": {message}" + (f" ({hint})" if hint else "")
     try:
         sys.stdout.flush()
     except OSError:
+        # What is still buffered cannot be written; it must not complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
-    sys.stderr.write(line.translate(_CONTROL) + "\n")
+    context.report(message, hint)
     code = error.exit_code if isinstance(error, LayerfsError) else 1
     in_family = context.title.split(" ")[-1] in _RUN_FAMILY
     return 125 if in_family and code not in (126, 127) else code

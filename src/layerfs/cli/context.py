@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
+
+from layerfs.errors import InvalidInputError, LayerfsError
 
 if TYPE_CHECKING:
     from layerfs.blobs import Progress
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from layerfs.store import Store
 
 __all__ = ["Context"]
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {ord("\n"): " "}
 
 
 class Context:
@@ -67,11 +72,25 @@ class Context:
         sys.stderr.write(text)
         sys.stderr.flush()
 
+    def report(self, message: str, hint: str | None = None) -> None:
+        """Write what failed, on one line that says nothing to the terminal."""
+        line = f"layerfs {self.title}".rstrip() + f": {message}" + (f" ({hint})" if hint else "")
+        self.err(line.translate(_CONTROL) + "\n")
+
+    def each(self, names: Iterable[str], work: Callable[[str], None]) -> int:
+        """Do something for each name, and go on behind one that fails; returns the exit code of the first failure."""
+        code = 0
+        for name in names:
+            try:
+                work(name)
+            except LayerfsError as error:
+                self.report(str(error), error.hint)
+                code = code or error.exit_code
+        return code
+
     @staticmethod
     def binary_out(what: str) -> BinaryIO:
         """The standard output for bytes.  Raises InvalidInputError when it is a terminal."""
-        from layerfs.errors import InvalidInputError
-
         if sys.stdout.isatty():
             raise InvalidInputError(f"refusing to write {what} to a terminal", hint="give -o FILE, or redirect")
         sys.stdout.flush()
@@ -80,8 +99,6 @@ class Context:
     @staticmethod
     def binary_in(what: str) -> BinaryIO:
         """The standard input for bytes.  Raises InvalidInputError when it is a terminal."""
-        from layerfs.errors import InvalidInputError
-
         if sys.stdin is None or sys.stdin.isatty():
             raise InvalidInputError(f"{what} is expected on the standard input", hint="give a file, or redirect")
         return sys.stdin.buffer

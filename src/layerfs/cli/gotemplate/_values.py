@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["MAX_TEXT", "Fields", "ValueProblem", "child", "equal", "less", "show", "text_of", "truth"]
@@ -14,7 +16,12 @@ class ValueProblem(Exception):
 
 
 class Fields(dict[str, Any]):
-    """An object with fixed members, as a struct of Go: an unknown one is an error, in a plain dict it is nil."""
+    """An object with fixed members, as a struct of Go: an unknown one is an error, in a plain dict it is nil.
+
+    ``absent`` are members that it may have: those that it has not appear in no JSON, and have these values here.
+    """
+
+    absent: Mapping[str, Any] = MappingProxyType({})
 
 
 def child(value: Any, name: str) -> Any:
@@ -25,6 +32,8 @@ def child(value: Any, name: str) -> Any:
         return value.get(name)
     # docker knows both .Id and .ID, .Os and .OS: the name in JSON and the name in Go.
     alike = [key for key in value if key.lower() == name.lower()]
+    if not alike and name in value.absent:
+        return value.absent[name]
     if len(alike) != 1:
         known = ", ".join(sorted(value)[:60])
         raise ValueProblem(f"no field {name!r}; there are {known or 'none'}")

@@ -1,0 +1,42 @@
+"""``layerfs save``: write images to an archive."""
+
+from __future__ import annotations
+
+from layerfs.cli.context import Context
+from layerfs.cli.options import Args, Command, flag, one
+from layerfs.errors import InvalidInputError
+
+__all__ = ["COMMAND", "run"]
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    [
+        one("-o", "--output", help="Write to this file, not to the standard output", metavar="FILE"),
+        one(
+            "--format",
+            help="What to write",
+            default="docker-archive",
+            choices=("docker-archive", "oci-archive", "oci-dir"),
+        ),
+        one("--platform", help="Write the images for this platform", metavar="os/arch[/variant]"),
+        flag("-q", "--quiet", help="Show no progress"),
+    ],
+    least=1,
+    notes="A docker-archive is an OCI layout at once, as docker save writes it today.",
+)
+
+
+def run(args: Args, context: Context) -> None:
+    """Write the archive; a file appears when it is whole."""
+    from layerfs.oci import Platform
+
+    to_stdout = not args.output or args.output == "-"
+    if args.format == "oci-dir" and to_stdout:
+        raise InvalidInputError("save: an OCI layout directory needs a place", hint="give -o DIRECTORY")
+    context.store.save(
+        args.rest,
+        context.binary_out("an archive") if to_stdout else args.output,
+        format=args.format,
+        platform=Platform.parse(args.platform) if args.platform else None,
+        progress=context.progress(args.quiet),
+    )

@@ -1,0 +1,89 @@
+"""``layerfs system df``: how much disk space the store takes, as it is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from layerfs.cli.context import Context
+from layerfs.cli.format import FORMAT, Row, Table, rows_text
+from layerfs.cli.options import Args, Command, flag
+from layerfs.cli.texts import image_names, shown_id
+from layerfs.cli.units import ago, size
+from layerfs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from layerfs.store._keeping import Usage
+
+__all__ = ["COMMAND", "run"]
+
+COMMAND = Command("[OPTIONS]", [FORMAT, flag("-v", "--verbose", help="Show each image")], most=0)
+
+_TABLE = Table(
+    {
+        "Type": "TYPE",
+        "TotalCount": "TOTAL",
+        "Active": "ACTIVE",
+        "Size": "SIZE",
+        "Reclaimable": "RECLAIMABLE",
+    },
+    ("Type", "TotalCount", "Active", "Size", "Reclaimable"),
+    quiet="Type",
+)
+_IMAGES = Table(
+    {
+        "Repository": "REPOSITORY",
+        "Tag": "TAG",
+        "ID": "IMAGE ID",
+        "CreatedSince": "CREATED",
+        "Size": "SIZE",
+        "SharedSize": "SHARED SIZE",
+        "UniqueSize": "UNIQUE SIZE",
+        "Containers": "CONTAINERS",
+    },
+    ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"),
+)
+
+
+def run(args: Args, context: Context) -> None:
+    """Print the totals, or each image."""
+    usage = context.store.usage()
+    if not args.verbose:
+        context.out(rows_text(list(_totals(context, usage)), _TABLE, format=args.format))
+        return
+    if args.format:
+        raise InvalidInputError("--format and --verbose cannot be given together")
+    context.out("Images space usage:\n\n" + rows_text(list(_image_rows(usage)), _IMAGES))
+
+
+def _totals(context: Context, usage: Usage) -> Iterator[Row]:
+    unused = sum(row.unique for row in usage.images if not row.containers)
+    active = sum(1 for row in usage.images if row.containers)
+    taken = usage.layers + usage.blobs
+    yield _row("Images", len(usage.images), active, taken, min(taken, unused + usage.reclaimable))
+
+
+def _row(kind: str, total: int, active: int, taken: int, reclaimable: int) -> Row:
+    percent = f" ({100 * reclaimable // taken}%)" if taken else ""
+    return {
+        "Type": kind,
+        "TotalCount": str(total),
+        "Active": str(active),
+        "Size": size(taken, 4),
+        "Reclaimable": size(reclaimable, 4) + percent,
+    }
+
+
+def _image_rows(usage: Usage) -> Iterator[Row]:
+    for row in usage.images:
+        for repository, tag, _ in image_names(row.image):
+            yield {
+                "Repository": repository,
+                "Tag": tag,
+                "ID": shown_id(row.image.id, False),
+                "CreatedSince": ago(row.image.created),
+                "Size": size(row.shared + row.unique, 4),
+                "SharedSize": size(row.shared, 4),
+                "UniqueSize": size(row.unique, 4),
+                "Containers": str(row.containers),
+            }
