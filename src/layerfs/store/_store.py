@@ -23,7 +23,9 @@ from layerfs.store._places import Places, default_root, default_run, open_databa
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
+    from layerfs.containers import ContainerStore
     from layerfs.gc import Swept
+    from layerfs.native import Change
     from layerfs.store._images import Loaded
     from layerfs.store._keeping import Finding, Pruned, Usage
     from layerfs.store._mounts import MountInfo
@@ -40,6 +42,7 @@ class Store:
     def __init__(self, parts: Parts, layer_format: str) -> None:
         self.parts = parts
         self.layer_format = layer_format
+        self._containers: ContainerStore | None = None
 
     @classmethod
     def open(
@@ -161,6 +164,40 @@ class Store:
         from layerfs.store._keeping import remove_image
 
         return remove_image(self.parts, text, force=force, prune=prune)
+
+    # ---- containers ----
+
+    @property
+    def containers(self) -> ContainerStore:
+        """Containers and volumes."""
+        if self._containers is None:
+            from layerfs.containers import ContainerStore
+
+            self._containers = ContainerStore(
+                self.root,
+                self.run_root,
+                database=self.database,
+                layers=self.layers,
+                snapshots=self.snapshots,
+                images=self.images,
+                ingest=self.parts.ingest,
+            )
+        return self._containers
+
+    def diff(self, a: str, b: str | None = None) -> Iterator[Change]:
+        """What is different, sorted by path: of two containers, images or layers (by diff ID), from ``a`` to ``b``.
+
+        With ``a`` alone: what a container changed in its image, or what an image's last layer changed in the others.
+        """
+        from layerfs.store._diff import diff
+
+        return diff(self.parts, self.containers, a, b)
+
+    def export(self, text: str, sink: BinaryIO) -> None:
+        """Write the tree of a container, or of an image, as one flat tar."""
+        from layerfs.store._diff import export
+
+        export(self.parts, self.containers, text, sink)
 
     # ---- reading and mounting ----
 
