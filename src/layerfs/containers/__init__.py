@@ -1,0 +1,31 @@
+"""Containers: a record, one writable snapshot and perhaps a process; their life from ``create`` to ``remove``.
+
+``ContainerStore`` makes and finds ``Container`` objects.  A container's lock (``containers/<id>/lock``) is held by
+whoever runs or changes it, so that a process that is killed is noticed by the next one that looks.
+"""
+
+from layerfs.containers.committing import Committed
+from layerfs.containers.container import Container, ContainerStore
+from layerfs.containers.flags import FLAGS, create_options
+from layerfs.containers.options import CreateOptions, Device, Health, MountOption, Restart, Ulimit
+from layerfs.containers.record import Config, MountUse, State
+from layerfs.containers.volumes import Volume, VolumeStore
+
+__all__ = [
+    "FLAGS",
+    "Committed",
+    "Config",
+    "Container",
+    "ContainerStore",
+    "CreateOptions",
+    "Device",
+    "Health",
+    "MountOption",
+    "MountUse",
+    "Restart",
+    "State",
+    "Ulimit",
+    "Volume",
+    "VolumeStore",
+    "create_options",
+]

@@ -1,0 +1,197 @@
+"""Making a container: the record, the files, the volumes and the snapshot; in the end the row that shows it."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs.containers.files import FILES, check_addresses, write_files
+from layerfs.containers.names import check_name, generate_name
+from layerfs.containers.options import CreateOptions, MountOption
+from layerfs.containers.parts import Parts
+from layerfs.containers.record import Config, MountUse, State
+from layerfs.containers.settings import command_of, image_volumes, merged_section
+from layerfs.containers.volumes import Volume
+from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
+from layerfs.fsutil import Lock, remove_tree
+from layerfs.images import Image
+from layerfs.oci import Platform
+from layerfs.runtime import capability_mask
+
+__all__ = ["create_container", "open_lock"]
+
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
+
+
+def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = False) -> tuple[str, Lock]:
+    """Make a container of ``options``; its ID, and its lock, which is held.
+
+    Raises NotFoundError for the image, ExistsError for the name, InvalidInputError and UnsupportedError for options.
+    """
+    _check(options)
+    image = parts.images.get(options.image, Platform.parse(options.platform) if options.platform else None)
+    id = secrets.token_hex(32)
+    section = merged_section((json.loads(image.config_bytes).get("config") or {}), options)
+    args = command_of(section)
+    hostname = options.hostname or (_host_name() if options.network == "host" else id[:12])
+    with ExitStack() as undo:
+        directory = parts.directory(id)
+        with system_errors(f"create container {id[:12]}"):
+            directory.mkdir(mode=0o700, parents=True)
+        undo.callback(_remove_directory, directory)
+        lock = parts.lock(id).acquire()
+        undo.callback(lock.release)
+        write_files(directory, options, hostname)
+        mounts = _mounts(parts, options, section, image, undo)
+        support = parts.support.get(image.diff_ids, _targets(mounts))
+        config = Config(
+            id=id,
+            created=time.time(),
+            options=options,
+            image_id=str(image.id),
+            image_target=str(image.target.digest),
+            os=image.platform.os,
+            architecture=image.platform.architecture,
+            variant=image.platform.variant,
+            section=section,
+            args=args,
+            hostname=hostname,
+            runtime=parts.runtimes.get(options.runtime).name if options.runtime == "auto" else options.runtime,
+            layers=tuple(map(str, image.diff_ids)),
+            support=str(support) if support is not None else None,
+            mounts=tuple(mounts),
+        )
+        parts.write_config(config)
+        _publish(parts, config, image, fleeting=fleeting)
+        undo.pop_all()
+    return id, lock
+
+
+def open_lock(parts: Parts, id: str) -> Lock:
+    """Take a container's lock; InUseError while somebody else runs or changes it."""
+    return parts.lock(id).acquire()
+
+
+def _host_name() -> str:
+    return socket.gethostname() or "localhost"
+
+
+def _check(options: CreateOptions) -> None:
+    """All that can be said to be wrong without the image, before anything is made."""
+    if options.name is not None:
+        check_name(options.name)
+    if options.hostname is not None and _HOSTNAME.fullmatch(options.hostname) is None:
+        raise InvalidInputError(f"host name {options.hostname!r}: not a host name")
+    check_addresses(options)
+    capability_mask(options.cap_add, options.cap_drop)
+    targets: set[str] = set()
+    for mount in options.mounts:
+        if mount.target in targets:
+            raise InvalidInputError(f"mount point {mount.target}: given twice")
+        targets.add(mount.target)
+
+
+def _mounts(
+    parts: Parts, options: CreateOptions, section: dict[str, object], image: Image, undo: ExitStack
+) -> list[MountUse]:
+    """What is mounted, the outer before the inner; volumes are made and filled."""
+    taken = {mount.target for mount in options.mounts}
+    wanted = list(options.mounts)
+    wanted += [MountOption(type="volume", target=path) for path in image_volumes(section) if path not in taken]
+    uses = [_use(parts, option, image, undo) for option in wanted]
+    return sorted(uses, key=lambda use: use.option.target.count("/"))
+
+
+def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> MountUse:
+    if option.type == "bind":
+        source = _bind_source(option)
+        return MountUse(option=option, source=source, is_dir=os.path.isdir(source))
+    if option.type == "tmpfs":
+        return MountUse(option=option)
+    if option.type == "image":
+        raise UnsupportedError(f"mount {option.target}: images as mounts are not offered")
+    if option.subpath:
+        raise UnsupportedError(f"mount {option.target}: a path inside a volume is not offered")
+    volume = _volume(parts, option, undo)
+    if not option.nocopy:
+        _seed(parts, volume, option.target, image)
+    return MountUse(
+        option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None
+    )
+
+
+def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> Volume:
+    if option.source is not None:
+        return parts.volumes.create(option.source)
+    volume = parts.volumes.create(anonymous=True)
+    undo.callback(parts.volumes.remove, volume.name, force=True)
+    return volume
+
+
+def _seed(parts: Parts, volume: Volume, target: str, image: Image) -> None:
+    with system_errors(f"fill volume {volume.name}"):
+        if any(os.scandir(volume.mountpoint)):
+            return
+        with parts.layers.view(image.diff_ids) as view:
+            try:
+                entry = view.resolve(os.fsencode(target))
+            except (NotFoundError, InvalidInputError):
+                return
+            if not entry.is_dir:
+                return
+        root = parts.snapshots.view(image.diff_ids)
+        try:
+            parts.volumes.seed(volume, root, os.fsdecode(entry.path))
+        finally:
+            os.close(root)
+
+
+def _bind_source(option: MountOption) -> str:
+    source = option.source or ""
+    if not os.path.exists(source):
+        if not option.create_source:
+            raise NotFoundError(f"mount {option.target}: the host has no {source}")
+        with system_errors(f"create {source}"):
+            Path(source).mkdir(parents=True, exist_ok=True)
+    return os.path.realpath(source)
+
+
+def _targets(mounts: Sequence[MountUse]) -> list[tuple[str, bool]]:
+    targets = [(use.option.target, use.is_dir) for use in mounts]
+    return targets + [(path, False) for path in FILES.values() if path not in {target for target, _ in targets}]
+
+
+def _publish(parts: Parts, config: Config, image: Image, *, fleeting: bool) -> None:
+    """The snapshot and the row appear together."""
+    state = State(
+        auto_remove=config.options.auto_remove,
+        fleeting=fleeting,
+        volumes=tuple(use.volume for use in config.mounts if use.volume),
+    )
+    name = check_name(config.options.name) if config.options.name is not None else None
+    with parts.database.transaction():
+        parts.snapshots.prepare(config.id, config.stack)
+        try:
+            parts.database.add_container(
+                config.id,
+                name or generate_name({row.name for row in parts.database.containers()}),
+                image.target.digest,
+                image.id,
+                msgspec.to_builtins(state),
+            )
+        except LayerfsError:
+            with suppress(OSError):
+                remove_tree(parts.snapshots.root / config.id)
+            raise
+
+
+def _remove_directory(directory: Path) -> None:
+    with suppress(OSError):
+        remove_tree(directory)

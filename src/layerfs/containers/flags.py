@@ -1,0 +1,214 @@
+"""``CreateOptions`` from what users write on the command line: docker's flags by name, as strings.
+
+A flag that is not known, or whose value cannot be offered, is refused by its name and never ignored.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from layerfs.containers import _values
+from layerfs.containers.options import CreateOptions, Health, MountOption
+from layerfs.errors import InvalidInputError, UnsupportedError
+
+__all__ = ["FLAGS", "create_options"]
+
+_HEALTH = {
+    "health_interval": "interval",
+    "health_timeout": "timeout",
+    "health_start_period": "start_period",
+    "health_start_interval": "start_interval",
+}
+_PLAIN = (
+    "name", "platform", "runtime", "user", "workdir", "hostname", "domainname", "cpuset_cpus", "cpuset_mems",
+    "cgroup_parent", "stop_signal",
+)  # fmt: skip
+_BOOLEAN = ("tty", "interactive", "init", "read_only", "privileged")
+_LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop", "security_opt")
+_NUMBERS = ("stop_timeout", "cpu_shares", "pids_limit", "oom_score_adj")
+_SIZES = ("memory", "memory_reservation", "shm_size")
+_OTHERS = (
+    "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "mount", "tmpfs", "device", "network",
+    "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
+    "cpus", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", *_HEALTH,
+)  # fmt: skip
+_REFUSED = (
+    "publish", "publish_all", "expose", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
+    "volumes_from", "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
+    "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
+    "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
+)  # fmt: skip
+
+FLAGS = frozenset((*_PLAIN, *_BOOLEAN, *_LISTS, *_NUMBERS, *_SIZES, *_OTHERS, *_REFUSED))
+"""All flags that ``create_options`` knows, those it refuses included; with ``_`` for ``-``."""
+
+
+def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> CreateOptions:
+    """The options that an image, a command and flags make.
+
+    ``flags``: docker's long names with ``_`` for ``-``, as strings, lists of strings where a flag may be
+    repeated, or booleans; None, False and empty lists stand for flags not given. Raises InvalidInputError for
+    what is wrong and UnsupportedError for what is not offered.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value not in (None, False, [], ())}
+    for name in given:
+        if name not in FLAGS:
+            raise InvalidInputError(f"option --{name.replace('_', '-')}: unknown")
+        if name in _REFUSED:
+            raise UnsupportedError(f"option --{name.replace('_', '-')}: not offered")
+    fields: dict[str, Any] = {name: given[name] for name in (*_PLAIN, *_BOOLEAN) if name in given}
+    fields |= {name: tuple(given[name]) for name in _LISTS if name in given}
+    fields |= {name: _whole(given[name], name) for name in _NUMBERS if name in given}
+    fields |= {name: _values.parse_size(given[name], _shown(name)) for name in _SIZES if name in given}
+    fields |= _process(given) | _view(given) | _limits(given)
+    return CreateOptions(image=image, args=tuple(args), **fields)
+
+
+def _shown(name: str) -> str:
+    return f"option --{name.replace('_', '-')}"
+
+
+def _whole(value: str | int, name: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value) is None:
+        raise InvalidInputError(f"{_shown(name)} {value!r}: not a whole number")
+    return int(value)
+
+
+def _process(given: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {"auto_remove": bool(given.get("rm"))}
+    if "entrypoint" in given:
+        value = given["entrypoint"]
+        # --entrypoint "" drops the image's.
+        fields["entrypoint"] = tuple(filter(None, [value] if isinstance(value, str) else value))
+    fields["env"] = _values.parse_env(given.get("env", ()), given.get("env_file", ()))
+    fields["labels"] = _values.parse_labels(given.get("label", ()), given.get("label_file", ()))
+    if "restart" in given:
+        fields["restart"] = _values.parse_restart(given["restart"])
+        if given.get("rm") and fields["restart"].policy != "no":
+            raise InvalidInputError("option --rm: it cannot go with --restart")
+    fields["health"] = _health(given)
+    if given.get("log_driver", "json-file") not in ("json-file", "none"):
+        raise UnsupportedError(f"option --log-driver {given['log_driver']!r}: not offered")
+    logs = _values.parse_pairs(given.get("log_opt", ()), "option --log-opt")
+    for name in logs:
+        if name not in ("max-size", "max-file"):
+            raise UnsupportedError(f"option --log-opt {name}: not offered")
+    if "max-size" in logs:
+        logs["max-size"] = str(_values.parse_size(logs["max-size"], "option --log-opt max-size"))
+    if given.get("log_driver") == "none":
+        logs["driver"] = "none"
+    fields["log_options"] = logs
+    return fields
+
+
+def _health(given: Mapping[str, Any]) -> Health | None:
+    times = {field: _duration(given[name], name) for name, field in _HEALTH.items() if name in given}
+    retries = _whole(given.get("health_retries", 0), "health_retries")
+    if given.get("no_healthcheck"):
+        if times or retries or "health_cmd" in given:
+            raise InvalidInputError("option --no-healthcheck: it cannot go with other --health options")
+        return Health(test=("NONE",))
+    test = ("CMD-SHELL", given["health_cmd"]) if "health_cmd" in given else ()
+    if not times and not retries and not test:
+        return None
+    return Health(test=test, retries=retries, **times)
+
+
+def _duration(text: str, name: str) -> int:
+    value = _values.parse_duration(text, _shown(name))
+    if 0 < value < 10**6:
+        raise InvalidInputError(f"{_shown(name)} {text!r}: less than 1ms")
+    return value
+
+
+def _view(given: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "mounts": _mounts(given),
+        "devices": tuple(map(_values.parse_device, given.get("device", ()))),
+        "add_hosts": tuple(map(_values.parse_host, given.get("add_host", ()))),
+        "dns_options": tuple(given.get("dns_option", ())),
+    }
+    for flag, choices in _NAMESPACES.items():
+        if flag in given:
+            fields[flag] = _choice(flag, given[flag], choices)
+    network = given.get("network") or given.get("net")
+    if network:
+        fields["network"] = _choice("network", network, ("host", "none"))
+    if "userns" in given:
+        value = given["userns"]
+        if value not in ("host", "auto", "keep-id") and not re.fullmatch(r"\d+:\d+(?::\d+)?", value):
+            raise UnsupportedError(f"option --userns {value!r}: not offered", hint="offered are host, auto, keep-id")
+        fields["userns"] = value
+    return fields
+
+
+_NAMESPACES = {
+    "pid": ("private", "host"),
+    "ipc": ("private", "host"),
+    "uts": ("private", "host"),
+    "cgroupns": ("private", "host"),
+}
+
+
+def _choice(flag: str, value: Any, choices: Sequence[str]) -> str:
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise UnsupportedError(f"{_shown(flag)}: more than one is not offered")
+        value = value[0]
+    if value == "":
+        value = choices[0]
+    if value not in choices:
+        raise UnsupportedError(f"{_shown(flag)} {value!r}: not offered", hint=f"offered are {', '.join(choices)}")
+    return str(value)
+
+
+def _mounts(given: Mapping[str, Any]) -> tuple[MountOption, ...]:
+    parsers: tuple[tuple[str, Callable[[str], MountOption]], ...] = (
+        ("volume", _values.parse_volume),
+        ("mount", _values.parse_mount),
+        ("tmpfs", _values.parse_tmpfs),
+    )
+    mounts = [parse(word) for flag, parse in parsers for word in given.get(flag, ())]
+    _distinct(mount.target for mount in mounts)
+    return tuple(mounts)
+
+
+def _distinct(targets: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for target in targets:
+        if target in seen:
+            raise InvalidInputError(f"mount point {target}: given twice")
+        seen.add(target)
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "ulimits": tuple(map(_values.parse_ulimit, given.get("ulimit", ()))),
+        "sysctls": _values.parse_pairs(given.get("sysctl", ()), "option --sysctl"),
+    }
+    if "memory_swap" in given:
+        value = str(given["memory_swap"])
+        fields["memory_swap"] = -1 if value == "-1" else _values.parse_size(value, "option --memory-swap")
+    if "cpus" in given:
+        try:
+            fields["cpus"] = float(given["cpus"])
+        except ValueError:
+            raise InvalidInputError(f"option --cpus {given['cpus']!r}: not a number") from None
+        if not 0 < fields["cpus"] <= 8192:
+            raise InvalidInputError(f"option --cpus {given['cpus']!r}: out of range")
+    if "memory" in given and _values.parse_size(given["memory"], "option --memory") < 6 << 20:
+        raise InvalidInputError("option --memory: the least is 6m")
+    for flag in ("cpuset_cpus", "cpuset_mems"):
+        if flag in given:
+            _check_cpuset(given[flag], flag)
+    return fields
+
+
+def _check_cpuset(text: str, flag: str) -> None:
+    """A list of numbers and ranges. Bounded here: what expands a range later must not eat memory."""
+    if re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text) is None or len(text) > 4096:
+        raise InvalidInputError(f"{_shown(flag)} {text!r}: wanted is a list as 0-2,7")
+    for part in text.split(","):
+        low, sign, high = part.partition("-")
+        if int(high if sign else low) > 8191 or (sign and int(low) > int(high)):
+            raise InvalidInputError(f"{_shown(flag)} {text!r}: out of range")

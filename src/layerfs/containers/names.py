@@ -1,0 +1,49 @@
+"""Names of containers: what may be one, and one for those that got none."""
+
+import re
+import secrets
+from collections.abc import Container
+
+from layerfs.errors import InvalidInputError
+
+__all__ = ["check_name", "generate_name"]
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+_FIRST = _words("""
+agile amber brave bright calm clever cosmic crisp daring deft eager early fair fleet fluent gentle glad golden
+happy honest humble jolly keen kind lively lucid lucky mellow merry mighty modest neat nimble noble patient
+plucky polite proud quick quiet rapid ready rustic serene sharp shiny silent smart snug solid spry steady
+sunny swift tidy tranquil upbeat valiant vivid warm wise witty zesty
+""")
+_SECOND = _words("""
+alder anchor aspen badger basalt beacon birch bison brook canyon cedar cliff cobalt comet condor coral crane
+delta dune ember falcon fern fjord forest garnet geyser glacier granite grove harbor hazel heron island ivy
+jasper juniper kestrel lagoon larch lark lemur lynx maple marble marlin meadow mesa nebula oak opal orchid
+osprey otter pebble pine prairie quartz raven reef ridge river rowan sable sequoia slate spruce summit tern
+thicket tundra valley walnut willow wren
+""")
+
+
+def check_name(name: str) -> str:
+    """The name without a leading slash; InvalidInputError when it is none."""
+    name = name.removeprefix("/")
+    if _NAME.fullmatch(name) is None:
+        raise InvalidInputError(
+            f"container name {name!r}: not a name", hint="wanted are letters, digits, '_', '.' and '-', two or more"
+        )
+    return name
+
+
+def generate_name(taken: Container[str]) -> str:
+    """Two words, as quiet_heron; with a number behind where that is taken."""
+    for _ in range(10):
+        name = f"{secrets.choice(_FIRST)}_{secrets.choice(_SECOND)}"
+        if name not in taken:
+            return name
+    return f"{name}_{secrets.token_hex(4)}"

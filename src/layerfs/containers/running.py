@@ -1,0 +1,115 @@
+"""A container in the foreground, from its mount to its exit code, and what is done when its keeper was killed."""
+
+import os
+import time
+from contextlib import ExitStack, suppress
+
+import msgspec
+
+from layerfs.containers.parts import Parts
+from layerfs.containers.record import Config, State
+from layerfs.containers.starting import run_spec
+from layerfs.errors import InUseError, LayerfsError, NotFoundError
+from layerfs.fsutil import remove_tree
+from layerfs.metadata import ContainerRow
+from layerfs.runtime import Stdio, attend, identify, is_alive, remove_bundle
+
+__all__ = ["LOST", "reap", "remove_all", "run_in_foreground"]
+
+LOST = 255
+"""The exit code of a container whose end nobody saw."""
+
+
+def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int], *, sig_proxy: bool) -> int:
+    """Run a container whose lock is held, until it ends; its exit code. Its state says what happens.
+
+    An error that keeps it from running leaves it ``created``, with the reason.
+    """
+    state = parts.state(parts.database.container(config.id))
+    _release_stale(parts, config.id)
+    try:
+        with ExitStack() as stack:
+            root = parts.snapshots.mount(config.id, volatile=state.auto_remove)
+            stack.callback(parts.snapshots.release, config.id)
+            stack.callback(os.close, root)
+            spec = run_spec(config, root, parts.directory(config.id))
+            runtime = parts.runtimes.get(config.runtime)
+            streams = stack.enter_context(
+                Stdio(stdio, interactive=config.options.interactive, terminal=config.options.tty)
+            )
+            process = runtime.start(spec, root, streams.given)
+            stack.callback(process.close)
+            state = msgspec.structs.replace(
+                state, status="running", process=identify(process.pid), exit_code=0, error="", started=time.time(),
+                finished=0.0, fleeting=state.auto_remove,
+            )  # fmt: skip
+            parts.set_state(config.id, state)
+            code = attend(process, streams, sig_proxy=sig_proxy)
+    except LayerfsError as exc:
+        failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
+        parts.set_state(config.id, failed)
+        raise
+    parts.set_state(config.id, _ended(state, code))
+    return code
+
+
+def _ended(state: State, code: int, error: str = "") -> State:
+    return msgspec.structs.replace(
+        state, status="exited", process=None, exit_code=code, error=error, finished=time.time()
+    )
+
+
+def _release_stale(parts: Parts, id: str) -> None:
+    """Forget the mount of a keeper that was killed. The caller has the lock, and the container does not run."""
+    row = parts.snapshots.row(id)
+    if row.mounted == "":
+        parts.snapshots.release(id)
+
+
+def reap(parts: Parts, row: ContainerRow) -> bool:
+    """Set right what a keeper that was killed left behind; whether the container is still there.
+
+    While somebody holds the container's lock it is in good hands.
+    """
+    state = parts.state(row)
+    if state.status not in ("running", "paused") and not state.fleeting:
+        return True
+    try:
+        lock = parts.lock(row.id).acquire()
+    except InUseError:
+        return True
+    except LayerfsError:  # it was removed meanwhile
+        return False
+    try:
+        with suppress(NotFoundError):
+            state = parts.state(parts.database.container(row.id))
+            if state.process is not None and is_alive(state.process):
+                return True
+            if state.status in ("running", "paused"):
+                state = _ended(state, LOST, "the process that ran it was killed: its exit code is not known")
+                parts.set_state(row.id, state)
+            _release_stale(parts, row.id)
+            remove_bundle(parts.run / "containers" / row.id)
+            if not state.fleeting:
+                return True
+            remove_all(parts, row.id)
+        return False
+    finally:
+        lock.release()
+
+
+def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
+    """Remove a container whose lock is held, with its anonymous volumes; the row goes first."""
+    anonymous: list[str] = []
+    with suppress(NotFoundError):
+        anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
+    with parts.database.transaction():
+        parts.database.remove_container(id)
+    with suppress(NotFoundError):
+        parts.snapshots.remove(id)
+    if volumes:
+        for name in anonymous:
+            with suppress(InUseError, NotFoundError):
+                parts.volumes.remove(name)
+    with suppress(FileNotFoundError):
+        remove_tree(parts.directory(id))

@@ -1,0 +1,134 @@
+"""From the record of a container to the ``RunSpec`` that a runtime takes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layerfs.containers.files import FILES
+from layerfs.containers.options import CreateOptions
+from layerfs.containers.record import Config, MountUse
+from layerfs.containers.settings import process_env, working_directory
+from layerfs.errors import InvalidInputError, UnsupportedError
+from layerfs.runtime import Limits, MountSpec, RunSpec, capability_mask, resolve_user
+
+__all__ = ["refuse_unsupported", "run_spec"]
+
+_PREFIX = "org.opencontainers.image."
+
+
+def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
+    """What to run; users are looked up in ``root``, the mounted tree. ``directory`` has the container's files.
+
+    NotFoundError for a user or group that the tree does not know.
+    """
+    options = config.options
+    user = resolve_user(root, str(config.section.get("User") or ""), options.group_add)
+    return RunSpec(
+        id=config.id,
+        args=config.args,
+        env=process_env(config.section, user, config.hostname, tty=options.tty),
+        cwd=working_directory(config.section),
+        user=user,
+        hostname=config.hostname,
+        domainname=options.domainname or "",
+        capabilities=capability_mask(options.cap_add, options.cap_drop, privileged=options.privileged),
+        mounts=tuple(_mounts(config, directory)),
+        tty=options.tty,
+        readonly=options.read_only,
+        network="none" if options.network == "none" else "host",
+        new_privileges=_new_privileges(options),
+        limits=_limits(options),
+        annotations=_annotations(config.section),
+    )
+
+
+def _mounts(config: Config, directory: Path) -> list[MountSpec]:
+    mounts = [_mount(use) for use in config.mounts]
+    targets = {mount.target for mount in mounts}
+    mounts += [
+        MountSpec(type="bind", source=str(directory / name), target=path, is_dir=False)
+        for name, path in FILES.items()
+        if path not in targets
+    ]
+    return sorted(mounts, key=lambda mount: mount.target.count("/"))
+
+
+def _mount(use: MountUse) -> MountSpec:
+    option = use.option
+    return MountSpec(
+        type="tmpfs" if option.type == "tmpfs" else "bind",
+        target=option.target,
+        source=use.source,
+        is_dir=use.is_dir,
+        readonly=option.readonly,
+        recursive=option.recursive,
+        propagation=option.propagation,
+        size=option.size,
+        mode=option.mode,
+        exec=option.exec,
+    )
+
+
+def _limits(options: CreateOptions) -> Limits:
+    swap = options.memory_swap
+    if swap is None and options.memory is not None:
+        swap = 2 * options.memory  # as docker: as much swap as memory
+    if swap is not None and swap != -1 and swap < (options.memory or 0):
+        raise InvalidInputError("option --memory-swap: less than --memory")
+    return Limits(
+        memory=options.memory,
+        memory_swap=swap,
+        memory_reservation=options.memory_reservation,
+        cpus=options.cpus,
+        cpu_shares=options.cpu_shares,
+        cpuset_cpus=options.cpuset_cpus,
+        cpuset_mems=options.cpuset_mems,
+        pids=options.pids_limit,
+        ulimits=tuple((limit.name, limit.soft, limit.hard) for limit in options.ulimits),
+        oom_score_adj=options.oom_score_adj,
+    )
+
+
+def _annotations(section: Mapping[str, Any]) -> dict[str, str]:
+    """Only what describes the image: a label is the image's word, and runtimes obey other annotations."""
+    labels = section.get("Labels") or {}
+    return {name: str(value) for name, value in labels.items() if name.startswith(_PREFIX)}
+
+
+def _new_privileges(options: CreateOptions) -> bool:
+    """Whether setuid programs work; not by default."""
+    for word in options.security_opt:
+        name, _, value = word.replace(":", "=", 1).partition("=")
+        if name == "no-new-privileges":
+            return value.lower() in ("false", "0")
+    return options.privileged
+
+
+def refuse_unsupported(options: CreateOptions) -> None:
+    """UnsupportedError, by name, for an option that no launcher here offers."""
+    for name, usual in (
+        ("pid", "private"),
+        ("ipc", "private"),
+        ("uts", "private"),
+        ("cgroupns", "private"),
+        ("userns", "host"),
+        ("devices", ()),
+        ("privileged", False),
+        ("init", False),
+        ("sysctls", {}),
+        ("cgroup_parent", None),
+        ("shm_size", 64 << 20),
+    ):
+        if getattr(options, name) != usual:
+            raise UnsupportedError(f"option --{_FLAG.get(name, name).replace('_', '-')}: not offered")
+    if options.restart.policy != "no":
+        raise UnsupportedError(f"option --restart {options.restart.policy}: not offered")
+    if options.health is not None and options.health.test != ("NONE",):
+        raise UnsupportedError("option --health-cmd: not offered")
+    for word in options.security_opt:
+        name, _, value = word.replace(":", "=", 1).partition("=")
+        if name != "no-new-privileges" or value.lower() not in ("", "true", "false", "1", "0"):
+            raise UnsupportedError(f"option --security-opt {word!r}: not offered")
+
+
+_FLAG = {"devices": "device", "sysctls": "sysctl"}

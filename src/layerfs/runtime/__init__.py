@@ -1,0 +1,45 @@
+"""Running containers: the built-in launcher and standard OCI runtimes behind one protocol, and what both need.
+
+``Runtimes.get`` gives a ``Runtime``; its ``start`` takes a ``RunSpec`` and a root, which is a detached mount, and
+gives a ``Started`` process, which ``attend`` moves the bytes and signals of until it ends.
+"""
+
+from layerfs.runtime.beneath import Place, open_beneath, read_beneath
+from layerfs.runtime.builtin import BuiltinRuntime
+from layerfs.runtime.capabilities import capability_mask, capability_names
+from layerfs.runtime.choice import RuntimeChoice, Runtimes
+from layerfs.runtime.foreground import Stdio, attend
+from layerfs.runtime.oci import oci_config
+from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
+from layerfs.runtime.spec import Limits, MountSpec, RunSpec, Runtime, Started
+from layerfs.runtime.standard import StandardRuntime, remove_bundle
+from layerfs.runtime.user import User, resolve_user
+
+__all__ = [
+    "BuiltinRuntime",
+    "Identity",
+    "Limits",
+    "MountSpec",
+    "Place",
+    "RunSpec",
+    "Runtime",
+    "RuntimeChoice",
+    "Runtimes",
+    "StandardRuntime",
+    "Started",
+    "Stdio",
+    "User",
+    "attend",
+    "capability_mask",
+    "capability_names",
+    "identify",
+    "is_alive",
+    "oci_config",
+    "open_beneath",
+    "read_beneath",
+    "remove_bundle",
+    "resolve_user",
+    "signal_number",
+    "signal_process",
+    "wait_gone",
+]

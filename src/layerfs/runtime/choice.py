@@ -1,0 +1,113 @@
+"""Which runtime runs containers: the one that is named, or for ``auto`` the first of crun and runc that really works.
+
+That a program is installed says little: it is tried once with a container of its own, and the answer is kept for
+this boot in ``RUN/runtimes.json``.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs import native
+from layerfs.errors import LayerfsError, NotFoundError
+from layerfs.fsutil import boot_id, write_atomic
+from layerfs.runtime.builtin import BuiltinRuntime
+from layerfs.runtime.spec import RunSpec, Runtime
+from layerfs.runtime.standard import StandardRuntime
+from layerfs.runtime.user import User
+
+__all__ = ["RuntimeChoice", "Runtimes"]
+
+_STANDARD = ("crun", "runc")
+
+
+class RuntimeChoice(msgspec.Struct, frozen=True):
+    """What ``auto`` takes, and for each candidate in order why it was taken or not."""
+
+    name: str
+    reasons: dict[str, str]
+
+
+class Runtimes:
+    """Finds runtimes; ``run`` is the store's run directory."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._choice: RuntimeChoice | None = None
+
+    def get(self, name: str = "auto") -> Runtime:
+        """The runtime ``auto``, ``builtin``, ``crun``, ``runc`` or of a path; NotFoundError when it is not there."""
+        if name == "auto":
+            name = self.choice().name
+        if name == "builtin":
+            return BuiltinRuntime()
+        program = shutil.which(name)
+        if program is None:
+            raise NotFoundError(
+                f"runtime {name}: not found", hint="known are auto, builtin, crun, runc or a path; or install it"
+            )
+        return StandardRuntime(program, self._run)
+
+    def choice(self) -> RuntimeChoice:
+        """What ``auto`` means on this host, and why."""
+        if self._choice is None:
+            self._choice = self._recorded() or self._probe()
+        return self._choice
+
+    def _key(self) -> list[str]:
+        """What the answer depends on."""
+        found = [shutil.which(name) for name in _STANDARD]
+        return [boot_id(), *(f"{path} {os.stat(path).st_mtime_ns}" if path else "" for path in found)]
+
+    def _recorded(self) -> RuntimeChoice | None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads((self._run / "runtimes.json").read_text())
+            if record["key"] == self._key():
+                return RuntimeChoice(str(record["name"]), dict(record["reasons"]))
+        return None
+
+    def _probe(self) -> RuntimeChoice:
+        reasons: dict[str, str] = {}
+        chosen = "builtin"
+        for name in _STANDARD:
+            program = shutil.which(name)
+            problem = "not installed" if program is None else _try(StandardRuntime(program, self._run), self._run)
+            reasons[name] = problem or "works"
+            if problem is None:
+                chosen = name
+                break
+        if chosen == "builtin":
+            reasons["builtin"] = "no standard runtime works here"
+        with suppress(LayerfsError):  # an answer that cannot be kept is found again
+            record = {"key": self._key(), "name": chosen, "reasons": reasons}
+            write_atomic(self._run / "runtimes.json", json.dumps(record).encode(), durable=False)
+        return RuntimeChoice(chosen, reasons)
+
+
+def _try(runtime: StandardRuntime, run: Path) -> str | None:
+    """Run a container whose root is the host's, read-only, with the program itself as its command; what is wrong."""
+    spec = RunSpec(
+        id=f"probe-{os.getpid()}-{runtime.name}", args=(runtime.program, "--version"), env=(), cwd="/", user=User(),
+        hostname="probe", capabilities=0, readonly=True, network="none",
+    )  # fmt: skip
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        root = native.bind_mount(-100, "/", recursive=False, readonly=True)
+        try:
+            child = runtime.start(spec, root, (null, null, null))
+            try:
+                code = child.wait()
+            finally:
+                child.close()
+        finally:
+            os.close(root)
+    except (LayerfsError, subprocess.SubprocessError) as exc:
+        return str(exc).partition(f"{runtime.name}: ")[2] or str(exc)
+    finally:
+        os.close(null)
+    return None if code == 0 else f"a first container ended with code {code}"

@@ -1,0 +1,104 @@
+"""What every runtime is told and gives back: ``RunSpec``, ``Started`` and the ``Runtime`` protocol."""
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from layerfs.errors import LayerfsError, NativeError
+from layerfs.runtime.user import User
+
+__all__ = ["Limits", "MountSpec", "RunSpec", "Runtime", "Started", "command_failure"]
+
+
+class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One mount of a container. ``source`` is a path of the host for a bind; sizes and modes are of a tmpfs."""
+
+    type: Literal["bind", "tmpfs"]
+    target: str
+    source: str = ""
+    is_dir: bool = True
+    readonly: bool = False
+    recursive: bool = True
+    propagation: str = "rprivate"
+    size: int | None = None
+    mode: int | None = None
+    exec: bool = False
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container may use; None: no limit of its own. Bytes; ``cpus`` in processors."""
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids: int | None = None
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    oom_score_adj: int | None = None
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A container ready to run; names of users are numbers by now, and all paths absolute."""
+
+    id: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: User
+    hostname: str
+    capabilities: int
+    mounts: tuple[MountSpec, ...] = ()
+    domainname: str = ""
+    tty: bool = False
+    readonly: bool = False
+    network: Literal["host", "none"] = "host"
+    new_privileges: bool = False
+    limits: Limits = Limits()
+    annotations: dict[str, str] = {}
+
+
+class Started(Protocol):
+    """A container's first process, started by this process and to be waited for by it."""
+
+    pid: int
+    terminal: int | None
+    """The master of its terminal, where the caller has to move the bytes."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        ...
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the process has ended."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for the end: the command's own code, or 128 and the signal."""
+        ...
+
+    def close(self) -> None:
+        """Give back what belongs to it; after ``wait``."""
+        ...
+
+
+class Runtime(Protocol):
+    """Something that runs containers."""
+
+    name: str
+
+    def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
+        """Start the command of ``spec`` in the tree of ``root``, a detached mount that is the caller's to close.
+
+        Raises what ``command_failure`` makes where the command cannot be executed, NativeError for all else.
+        """
+        ...
+
+
+def command_failure(command: str, errno: int, reason: str) -> LayerfsError:
+    """The error for a command that cannot run; its exit code is 127 for one that is not there, else 126."""
+    error = NativeError(f"run {command}: {reason}", errno)
+    error.exit_code = 127 if errno == 2 else 126
+    return error
