@@ -242,18 +242,23 @@ def _open(path: Path, stack: ExitStack) -> int:
 
 
 def _lowers(layers: LayerStore, diff_ids: Sequence[Digest], stack: ExitStack) -> list[int]:
-    """Descriptors of the layers, TOP-MOST FIRST."""
+    """Descriptors of the layers, TOP-MOST FIRST.
+
+    overlayfs refuses the same directory twice. Of a layer that comes more than once (empty ones often do) the top-most
+    place is enough: whatever the layer has or hides, it has or hides there.
+    """
     fds = []
-    for diff_id in reversed(diff_ids):
+    for diff_id in dict.fromkeys(reversed(diff_ids)):
         fds.append(layers.mount(diff_id))
         stack.callback(os.close, fds[-1])
     return fds
 
 
 def _check_depth(diff_ids: Sequence[Digest]) -> None:
-    if len(diff_ids) > MAX_LAYERS:
+    count = len(set(diff_ids))
+    if count > MAX_LAYERS:
         raise UnsupportedError(
-            f"stack {len(diff_ids)} layers: overlayfs takes at most {MAX_LAYERS}",
+            f"stack {count} layers: overlayfs takes at most {MAX_LAYERS}",
             hint="make it fewer by committing with --squash",
         )
 
