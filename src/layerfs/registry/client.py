@@ -22,7 +22,7 @@ from layerfs.registry.challenge import next_link
 from layerfs.registry.session import AbsentError, Session
 from layerfs.registry.transport import Response, origin_of
 
-__all__ = ["Client"]
+__all__ = ["Client", "is_stored_as_manifest"]
 
 _ACCEPT = ", ".join((MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 _TAGS_SIZE = 4 << 20
@@ -32,6 +32,11 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-
 
 class _Tags(msgspec.Struct):
     tags: list[str] | None = None
+
+
+def is_stored_as_manifest(media_type: str) -> bool:
+    """Whether a registry keeps it among manifests: those this program knows, and others that are called so."""
+    return "manifest" in media_type or "index" in media_type
 
 
 class Client:
@@ -59,7 +64,7 @@ class Client:
         digest, size = response.headers.get("Docker-Content-Digest"), response.length
         media_type = _media_type(response)
         # Some answer HEAD with 404 or 405, or leave the headers out; a GET decides.
-        if response.status != 200 or digest is None or not size or _MEDIA_TYPE.fullmatch(media_type) is None:
+        if response.status != 200 or digest is None or not size or not _fits(media_type):
             media_type, data = self.manifest(reference)
             return descriptor_of(data, media_type)
         try:
@@ -80,7 +85,7 @@ class Client:
             parse_manifest(data, media_type)
         except IntegrityError as exc:
             raise IntegrityError(f"{what}: {exc}") from None
-        if _MEDIA_TYPE.fullmatch(media_type) is None or ("manifest" not in media_type and "index" not in media_type):
+        if not _fits(media_type):
             raise IntegrityError(f"{what}: the registry sends it as {media_type[:100]!r}, which is no manifest")
         found = Digest.of(data)
         if named is not None and named.startswith("sha256:") and named != found:
@@ -170,3 +175,7 @@ class Client:
 
 def _media_type(response: Response) -> str:
     return str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
+
+
+def _fits(media_type: str) -> bool:
+    return _MEDIA_TYPE.fullmatch(media_type) is not None and is_stored_as_manifest(media_type)

@@ -46,7 +46,7 @@ class Session:
         self.endpoint = endpoint
         self.authenticator = authenticator
         self.retry = retry
-        self._scopes = frozenset({f"repository:{endpoint.repository}:{actions}"})
+        self._scopes = frozenset({f"repository:{endpoint.repository}:{actions}"} if endpoint.repository else ())
         self._transport = transport
         self._note = note
         self._base: str | None = endpoint.schemes[0] if len(endpoint.schemes) == 1 else None

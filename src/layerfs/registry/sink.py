@@ -8,8 +8,7 @@ from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, RegistryError
 from layerfs.oci import MANIFEST_LIMIT, Descriptor, is_foreign
 from layerfs.reference import Reference
-from layerfs.registry.client import Client
-from layerfs.registry.source import is_stored_as_manifest
+from layerfs.registry.client import Client, is_stored_as_manifest
 from layerfs.registry.transport import Response
 from layerfs.registry.upload import Uploaded, upload_blob, upload_stream
 
@@ -35,13 +34,14 @@ class RegistrySink:
         self._mount_from = mount_from
         self._begun: dict[Digest, Response] = {}
         self._manifests: dict[Digest, bytes] = {}
+        self._there: set[Digest] = set()
         self._lock = threading.Lock()
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether it is there, or could be mounted from elsewhere just now."""
         if is_stored_as_manifest(descriptor.media_type):
             return self._client.has_manifest(descriptor)
-        if self._client.has_blob(descriptor.digest):
+        if descriptor.digest in self._there or self._client.has_blob(descriptor.digest):
             return True
         if is_foreign(descriptor.media_type):
             return bool(descriptor.urls)
@@ -61,10 +61,13 @@ class RegistrySink:
         with self._lock:
             begun = self._begun.pop(descriptor.digest, None)
         upload_blob(self._client, descriptor.digest, descriptor.size, reader, advance, begun)
+        self._there.add(descriptor.digest)
 
     def put_stream(self, what: str, reader: BlobReader, advance: Callable[[int], None]) -> Uploaded:
         """Send a blob that is being made; what it turned out to be. ``what`` names it in errors."""
-        return upload_stream(self._client, what, reader, advance)
+        uploaded = upload_stream(self._client, what, reader, advance)
+        self._there.add(uploaded.digest)
+        return uploaded
 
     def tag(self, descriptor: Descriptor, name: str) -> None:
         """Let a tag, or the tag of a whole reference, point at a manifest that is there."""
@@ -92,6 +95,7 @@ class RegistrySink:
                 continue
             response.close()
             if response.status == 201:
+                self._there.add(digest)
                 return True
             with self._lock:
                 self._begun[digest] = response

@@ -9,19 +9,14 @@ from layerfs.blobs import PIECE, BlobReader
 from layerfs.digest import Digest
 from layerfs.errors import RegistryError
 from layerfs.oci import Descriptor, is_foreign
-from layerfs.registry.client import Client
+from layerfs.registry.client import Client, is_stored_as_manifest
 from layerfs.registry.download import BlobStream, Ranges
 from layerfs.registry.transport import Response
 
-__all__ = ["RegistrySource", "is_stored_as_manifest"]
+__all__ = ["RegistrySource"]
 
 _WORKERS = 8
 _MOST_URLS = 8
-
-
-def is_stored_as_manifest(media_type: str) -> bool:
-    """Whether a registry keeps it among manifests: those this program knows, and others that are called so."""
-    return "manifest" in media_type or "index" in media_type
 
 
 class RegistrySource:
