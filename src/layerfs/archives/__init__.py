@@ -1,9 +1,9 @@
 """Archives of images, read and written: OCI layout directories, OCI archives, and docker-archive in all its forms.
 
-    with open_archive(path, spool) as source:                      # a BlobSource with images()
-        for image in source.images(): ...
-    with create_archive(path, "docker-archive") as sink:           # a BlobSink
-        transfer.copy(source, sink, descriptor, name=name)
+with open_archive(path, spool) as source:                      # a BlobSource with images()
+    for image in source.images(): ...
+with create_archive(path, "docker-archive") as sink:           # a BlobSink
+    transfer.copy(source, sink, descriptor, name=name)
 """
 
 from layerfs.archives.archive import open_archive

@@ -91,9 +91,7 @@ class DirectoryFiles:
         """A document whole."""
         with self._opened(name) as (fd, size):
             if size > limit:
-                raise IntegrityError(
-                    f"read {self.what}: {name} has {size} bytes, more than the {limit} allowed"
-                )
+                raise IntegrityError(f"read {self.what}: {name} has {size} bytes, more than the {limit} allowed")
             return b"".join(iter(Section(fd, 0, size, f"{self.what}, {name}").read, b""))
 
     @contextmanager

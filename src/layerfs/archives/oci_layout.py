@@ -87,9 +87,7 @@ class OciLayoutSource:
             known = found.get(target.digest)
             if known is not None:
                 names, tags = known.names + names, known.tags + tags
-            found[target.digest] = ArchiveImage(
-                target, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(tags))
-            )
+            found[target.digest] = ArchiveImage(target, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(tags)))
         return list(found.values())
 
     def resolve(self, name: str) -> Descriptor:

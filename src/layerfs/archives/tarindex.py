@@ -149,6 +149,8 @@ class TarIndex:
 
     def _check_header(self, header: bytes, at: int) -> tuple[bytes, int]:
         """Type and size of a header whose checksum holds."""
+        if len(header) < _BLOCK and at:
+            raise self._bad(f"cut short at byte {at}")
         if len(header) == _BLOCK:
             total = sum(header) - sum(header[148:156]) + 8 * 32
             if _number(header[148:156]) == total:
@@ -185,9 +187,7 @@ class TarIndex:
             yield os.fsdecode(key), os.fsdecode(value)
             content = content[count:]
 
-    def _member(
-        self, header: bytes, kind: bytes, extended: dict[str, str], data: int, size: int
-    ) -> Member | None:
+    def _member(self, header: bytes, kind: bytes, extended: dict[str, str], data: int, size: int) -> Member | None:
         """The file or link; None for what is neither, and for files with holes, which no archive of images has."""
         sparse = any(key.startswith("GNU.sparse") for key in extended)
         if sparse or kind not in _FILES + _LINKS:

@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,11 +40,16 @@ _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 
 
-def _header(name: str, size: int, kind: bytes, mode: int) -> bytes:
-    """A ustar header; the size in base-256 where octal digits do not reach."""
+def _header(name: str, size: int, kind: bytes = b"0", mode: int = 0o644) -> bytes:
+    """A ustar header; the size in base-256 where octal digits do not reach, the name in PAX where it is too long."""
+    before = b""
+    if len(name) > 100:
+        record = b" path=" + name.encode() + b"\n"  # of 100 to 900 bytes: its own length has three digits
+        record = b"%d" % (len(record) + 3) + record
+        before = _header("PaxHeaders", len(record), b"x") + record + bytes(-len(record) % _BLOCK)
     length = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
     fields = (
-        name.encode().ljust(100, b"\0"),
+        name.encode()[:100].ljust(100, b"\0"),
         b"%07o\0" % mode,
         b"0000000\0" * 2,
         length,
@@ -54,7 +60,7 @@ def _header(name: str, size: int, kind: bytes, mode: int) -> bytes:
         b"ustar\00000",
     )
     block = b"".join(fields).ljust(_BLOCK, b"\0")
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    return before + block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 class ArchiveSink:
@@ -103,19 +109,19 @@ class ArchiveSink:
     def close(self) -> None:
         """Write the documents and the end of the archive."""
         for name, data in sorted(self._documents().items()):
-            self._write(_header(name, len(data), b"0", 0o644) + data + bytes(-len(data) % _BLOCK))
+            self._write(_header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
         self._write(_END)
 
     def _put(self, descriptor: Descriptor, reader: BlobReader, progress: Progress) -> None:
         is_document = is_manifest(descriptor.media_type) or is_index(descriptor.media_type)
         if is_document:
-            data = _small(descriptor, reader)
+            data = _document(descriptor, reader)
             self._catalog.add(descriptor, data)
             pieces: Iterator[bytes] = iter((data,))
         else:
             pieces = iter(lambda: reader.read(PIECE), b"")
         self._directory(f"blobs/{descriptor.digest.algorithm}")
-        self._write(_header(blob_name(descriptor.digest), descriptor.size, b"0", 0o644))
+        self._write(_header(blob_name(descriptor.digest), descriptor.size))
         verifier = Verifier(descriptor.digest, descriptor.size)
         for piece in pieces:
             verifier.update(piece)
@@ -166,14 +172,17 @@ class ArchiveSink:
         return entries, {name: dict(sorted(tags.items())) for name, tags in sorted(repositories.items())}
 
 
-def _small(descriptor: Descriptor, reader: BlobReader) -> bytes:
-    """A manifest whole, not yet verified."""
+def _document(descriptor: Descriptor, reader: BlobReader) -> bytes:
+    """A manifest whole, verified."""
     if descriptor.size > MANIFEST_LIMIT:
         raise IntegrityError(f"read {descriptor.digest}: more than the {MANIFEST_LIMIT} bytes allowed")
-    data = b""
-    while len(data) <= descriptor.size and (piece := reader.read(PIECE)):
-        data += piece
-    return data
+    verifier = Verifier(descriptor.digest, descriptor.size)
+    pieces = []
+    while piece := reader.read(PIECE):
+        verifier.update(piece)
+        pieces.append(piece)
+    verifier.finish()
+    return b"".join(pieces)
 
 
 class OciLayoutSink:
@@ -207,32 +216,18 @@ class OciLayoutSink:
     def put(self, descriptor: Descriptor, reader: BlobReader, *, progress: Progress = NO_PROGRESS) -> None:
         """Write a blob; IntegrityError when it is not what ``descriptor`` says."""
         target = self._root / blob_name(descriptor.digest)
-        temporary = target.with_name(f".layerfs-{secrets.token_hex(8)}")
-        kept: list[bytes] = []
         is_document = is_manifest(descriptor.media_type) or is_index(descriptor.media_type)
-        if is_document and descriptor.size > MANIFEST_LIMIT:
-            raise IntegrityError(f"read {descriptor.digest}: more than the {MANIFEST_LIMIT} bytes allowed")
-        verifier = Verifier(descriptor.digest, descriptor.size)
-        try:
-            target.parent.mkdir(exist_ok=True)
-            with open(temporary, "xb", buffering=0) as file:
-                while piece := reader.read(PIECE):
-                    verifier.update(piece)
-                    write_all(file.fileno(), piece, f"write {target}")
-                    progress.advance(descriptor.digest, len(piece))
-                    if is_document:
-                        kept.append(piece)
-                verifier.finish()
-                os.fdatasync(file.fileno())
-            if is_document:
-                self._catalog.add(descriptor, b"".join(kept))
-            os.rename(temporary, target)
-        except BaseException as exc:
-            with suppress(OSError):
-                os.unlink(temporary)
-            if isinstance(exc, OSError) and not isinstance(exc, LayerfsError):
-                raise native_error(exc, f"write {target}") from exc
-            raise
+        if is_document:
+            data = _document(descriptor, reader)
+            self._catalog.add(descriptor, data)
+            reader = BytesIO(data)
+        with _new_file(target) as file:
+            verifier = Verifier(descriptor.digest, descriptor.size)
+            while piece := reader.read(PIECE):
+                verifier.update(piece)
+                write_all(file.fileno(), piece, f"write {target}")
+                progress.advance(descriptor.digest, len(piece))
+            verifier.finish()
 
     def tag(self, descriptor: Descriptor, name: str) -> None:
         """Name an image; InvalidInputError for what is no reference."""
@@ -250,6 +245,33 @@ class OciLayoutSink:
                 sync_dir(directory)
             index = Index(media_type=MEDIA_INDEX, manifests=(*kept, *entries))
             write_atomic(self._root / "index.json", encode(index))
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[BinaryIO]:
+    """A file that has its name once the ``with`` has ended well, durable."""
+    temporary = target.with_name(f".layerfs-{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(exist_ok=True)
+        file = open(temporary, "xb", buffering=0)
+    except OSError as exc:
+        raise native_error(exc, f"write {target}") from exc
+    try:
+        with file:
+            yield file
+            _finish(file.fileno(), temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _finish(fd: int, temporary: Path, target: Path) -> None:
+    try:
+        os.fdatasync(fd)
+        os.rename(temporary, target)
+    except OSError as exc:
+        raise native_error(exc, f"write {target}") from exc
 
 
 def _same_name(old: Descriptor, new: Descriptor) -> bool:
