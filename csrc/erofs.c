@@ -96,6 +96,8 @@ static int out_write(erofs_backend *b, const void *data, size_t n, lfs_error *er
     const uint8_t *p = data;
     int r;
 
+    if (n == 0) /* data may be NULL */
+        return 0;
     if (b->out_len + n > OUT_SIZE) {
         r = out_flush(b, error);
         if (r < 0)

@@ -437,18 +437,28 @@ static bool block_is_zero(const uint8_t *p)
 /* The sum of all bytes, the field itself counted as spaces. Some old writers summed signed bytes. */
 static bool checksum_ok(const uint8_t *p)
 {
+    static const uint64_t even = UINT64_C(0x00ff00ff00ff00ff);
+    uint64_t lanes = 0; /* four sums of 16 bits: at most 128 * 255 each */
+    int64_t sum = 8 * ' ';
     int64_t want;
-    int64_t plain = 0;
-    int64_t with_sign = 0;
 
     if (parse_number(p + AT_CHKSUM, 8, &want) < 0)
         return false;
-    for (int i = 0; i < LFS_TAR_BLOCK; i++) {
-        uint8_t c = i >= AT_CHKSUM && i < AT_CHKSUM + 8 ? ' ' : p[i];
-        plain += c;
-        with_sign += (int8_t)c;
+    for (int i = 0; i < LFS_TAR_BLOCK; i += 8) {
+        uint64_t w;
+        memcpy(&w, p + i, 8);
+        lanes += (w & even) + (w >> 8 & even);
     }
-    return want == plain || want == with_sign;
+    for (int i = 0; i < 4; i++)
+        sum += (int64_t)(lanes >> 16 * i & 0xffff);
+    for (int i = AT_CHKSUM; i < AT_CHKSUM + 8; i++)
+        sum -= p[i];
+    if (want == sum)
+        return true;
+    for (int i = 0; i < LFS_TAR_BLOCK; i++)
+        if ((p[i] & 0x80) && (i < AT_CHKSUM || i >= AT_CHKSUM + 8))
+            sum -= 256;
+    return want == sum;
 }
 
 static int64_t field(const lfs_tar *t, int at, size_t n, int *r)

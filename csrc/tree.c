@@ -59,7 +59,8 @@ static uint32_t hash_bytes(const lfs_tree *t, uint32_t parent, const char *p, si
         h = fold(h ^ w, t->key[1]);
     }
     w = 0;
-    memcpy(&w, p, n);
+    if (n > 0) /* else p may be NULL */
+        memcpy(&w, p, n);
     h = fold(h ^ w, t->key[1]);
     return (uint32_t)(fold(h, t->key[0]) >> 16);
 }
@@ -262,8 +263,7 @@ int lfs_tree_remove(lfs_tree *t, uint32_t entry)
 
 int lfs_tree_intern(lfs_tree *t, const char *records, size_t n, uint32_t *set)
 {
-    uint32_t hash = hash_bytes(t, 0, records, n);
-    uint32_t slot = hash & (t->nset_buckets - 1);
+    uint32_t slot = hash_bytes(t, 0, records, n) & (t->nset_buckets - 1);
     uint32_t head[2] = {(uint32_t)n, 0};
     static const char zero[8];
 
