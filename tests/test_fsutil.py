@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -110,3 +111,21 @@ def test_disk_usage_counts_a_hard_link_once(tmp_path: Path) -> None:
     before = disk_usage(tmp_path)
     os.link(tmp_path / "a", tmp_path / "b")
     assert disk_usage(tmp_path) == before >= 100_000
+
+
+def test_a_sweep_between_making_and_locking_costs_only_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, swept = fcntl.flock, []
+
+    def late(fd: int, operation: int) -> None:
+        if not swept:
+            swept.append(1)
+            for path in tmp_path.iterdir():
+                path.rmdir()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Ingest(tmp_path).directory("x") as path:
+        assert path.is_dir()
+    assert swept

@@ -99,18 +99,29 @@ class Ingest:
     @contextmanager
     def directory(self, prefix: str) -> Iterator[Path]:
         """A fresh directory, gone at the end of the ``with`` with all that is left in it."""
-        path = self.root / f"{prefix}-{secrets.token_hex(8)}"
+        path, fd = self._locked_directory(prefix)
         try:
-            os.mkdir(path, 0o700)
-        except OSError as exc:
-            raise native_error(exc, f"create {path}") from exc
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             yield path
         finally:
             with suppress(FileNotFoundError):
                 remove_tree(path)
+            os.close(fd)
+
+    def _locked_directory(self, prefix: str) -> tuple[Path, int]:
+        """A new directory and its lock. Between making and locking it, a sweep may take it for litter: then another."""
+        while True:
+            path = self.root / f"{prefix}-{secrets.token_hex(8)}"
+            try:
+                os.mkdir(path, 0o700)
+            except OSError as exc:
+                raise native_error(exc, f"create {path}") from exc
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(path):
+                return path, fd
             os.close(fd)
 
     def lock(self, name: str, *, shared: bool = False, blocking: bool = True) -> Lock:

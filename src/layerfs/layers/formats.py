@@ -101,13 +101,11 @@ class Format(Protocol):
 def opening(diff_id: Digest) -> Iterator[str]:
     """Errors of opening a layer; gives the words for messages about it."""
     what = f"open layer {diff_id}"
-    try:
-        with system_errors(what):
+    with system_errors(what):
+        try:
             yield what
-    except OSError as exc:
-        if isinstance(exc.__cause__, FileNotFoundError):
+        except FileNotFoundError:
             raise NotFoundError(f"{what}: not in the store") from None
-        raise
 
 
 def check_identity(header: Header, diff_id: Digest, name: str, what: str) -> None:
