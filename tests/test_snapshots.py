@@ -394,3 +394,36 @@ def test_a_stack_of_ten_is_mounted_in_a_millisecond(world: World) -> None:
         os.close(fd)
     os.close(first)
     assert best < 0.01
+
+
+ROOTLESS = """
+import os, sys; sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from layerfs.layers import LayerStore
+from layerfs.metadata import Database
+from layerfs.snapshots import SnapshotStore
+from suites.layer_suite import add
+from test_snapshots import BASE, TOP
+base = Path(sys.argv[3])
+layers = LayerStore(base / "layers", base / "run", base / "ingest", "dir", userxattr=True, chown=False)
+stack = [add(layers, BASE).diff_id, add(layers, TOP).diff_id]
+snapshots = SnapshotStore(base / "snapshots", layers, Database(base / "db"))
+snapshots.prepare("k", stack)
+fd = snapshots.mount("k")
+os.unlink(f"/proc/self/fd/{fd}/keep")
+print(sorted(os.listdir(f"/proc/self/fd/{fd}")), sorted(os.listdir(f"/proc/self/fd/{fd}/d")))
+os.close(fd)
+snapshots.release("k")
+for diff_id in stack:
+    layers.verify(diff_id)
+"""
+
+
+def test_in_the_user_namespace_of_an_ordinary_user(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    here = Path(__file__).parent
+    command = ["unshare", "-Urm", sys.executable, "-c", ROOTLESS, str(here), str(here / "suites"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == "['d'] ['one', 'two']\n"

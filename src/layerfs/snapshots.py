@@ -76,11 +76,11 @@ class SnapshotStore:
         """The root of the merged tree is the upper directory itself, so it must look like the root of the layers."""
         with self._layers.view([top]) as view:
             root = view.stat(b"/")
-            # Without privilege owners and most attributes cannot be set, and are not kept anywhere else either.
-            with suppress(PermissionError) if os.geteuid() else ExitStack():
+            if self._layers.chown:
                 os.chown(upper, root.uid, root.gid)
             for name, value in root.xattrs.items():
-                with suppress(PermissionError) if os.geteuid() else ExitStack():
+                # Without privilege some cannot be set; the layers then do not have them either.
+                with ExitStack() if self._layers.chown else suppress(PermissionError):
                     os.setxattr(upper, name, value)
             os.chmod(upper, root.mode & 0o7777)
             os.utime(upper, ns=(root.mtime_ns, root.mtime_ns))

@@ -69,6 +69,7 @@ class LayerStore:
         self.ingest = Ingest(ingest)
         self.format = format
         self.userxattr = userxattr
+        self.chown = chown
         self._format: Format = (
             ErofsFormat(userxattr=userxattr) if format == "erofs" else DirFormat(userxattr=userxattr, chown=chown)
         )
