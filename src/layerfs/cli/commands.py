@@ -17,36 +17,75 @@ class Entry(NamedTuple):
 
 VERBS: dict[str, Entry] = {
     "cat": Entry("cat", "Print a file of an image"),
+    "commit": Entry("commit", "Make an image of a container's changes"),
     "completion": Entry("completion", "Print the completion script of a shell"),
+    "create": Entry("create", "Make a container of an image"),
+    "diff": Entry("diff", "Show which paths differ, in a container or between any two things"),
+    "export": Entry("export", "Write the files of a container or an image as a tar archive"),
     "history": Entry("history", "Show how an image was made"),
     "images": Entry("images", "List images"),
     "import": Entry("import_", "Make an image of a root file system"),
-    "inspect": Entry("inspect", "Show all that is known about images"),
+    "info": Entry("info", "Show what this host and store can do"),
+    "inspect": Entry("inspect", "Show all that is known about containers, images or volumes"),
+    "kill": Entry("kill", "Send a signal to containers"),
     "load": Entry("load", "Load images from an archive"),
     "ls": Entry("ls", "List files of an image"),
+    "mount": Entry("mount", "Mount an image or a container, or list what is mounted"),
     "prune": Entry("prune", "Remove all that is not used", "system"),
+    "ps": Entry("ps", "List containers"),
+    "rename": Entry("rename", "Give a container another name"),
+    "rm": Entry("rm", "Remove containers"),
     "rmi": Entry("rmi", "Remove images"),
+    "run": Entry("run", "Make a container of an image and run it"),
     "save": Entry("save", "Write images to an archive"),
+    "start": Entry("start", "Run a container again"),
     "tag": Entry("tag", "Give an image another name"),
+    "umount": Entry("unmount", "Unmount images or containers"),
+    "unmount": Entry("unmount", "Unmount images or containers"),
     "version": Entry("version", "Show the version"),
 }
 
-_SYSTEM: dict[str, Entry] = {
-    "check": Entry("system_check", "Verify what is stored, and repair it"),
-    "df": Entry("system_df", "Show how much disk space is used"),
-    "prune": VERBS["prune"],
+
+def _as_verbs(*names: str) -> dict[str, Entry]:
+    return {name: VERBS[name] for name in names}
+
+
+_CONTAINER: dict[str, Entry] = {
+    **_as_verbs("commit", "create", "diff", "export", "kill", "mount", "ps", "rename", "rm", "run", "start"),
+    **_as_verbs("umount", "unmount"),
+    "inspect": Entry("inspect", "Show all that is known about containers", "container"),
+    "list": VERBS["ps"],
+    "ls": VERBS["ps"],
+    "prune": Entry("prune", "Remove containers that do not run", "container"),
 }
 
 _IMAGE: dict[str, Entry] = {
-    **{name: VERBS[name] for name in ("history", "import", "load", "save", "tag")},
+    **_as_verbs("diff", "history", "import", "load", "mount", "save", "tag", "umount", "unmount"),
     "inspect": Entry("inspect", "Show all that is known about images", "image"),
-    "ls": VERBS["images"],
     "list": VERBS["images"],
+    "ls": VERBS["images"],
     "prune": Entry("prune", "Remove images that are not used", "image"),
     "rm": VERBS["rmi"],
 }
 
+_SYSTEM: dict[str, Entry] = {
+    **_as_verbs("info", "prune"),
+    "check": Entry("system_check", "Verify what is stored, and repair it"),
+    "df": Entry("system_df", "Show how much disk space is used"),
+}
+
+_VOLUME: dict[str, Entry] = {
+    "create": Entry("volume", "Make a volume", "create"),
+    "inspect": Entry("volume", "Show all that is known about volumes", "inspect"),
+    "list": Entry("volume", "List volumes", "ls"),
+    "ls": Entry("volume", "List volumes", "ls"),
+    "prune": Entry("prune", "Remove volumes that no container has", "volume"),
+    "rm": Entry("volume", "Remove volumes", "rm"),
+}
+
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "container": ("Work with containers", _CONTAINER),
     "image": ("Work with images", _IMAGE),
     "system": ("Look after the store", _SYSTEM),
+    "volume": ("Work with volumes", _VOLUME),
 }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from layerfs.cli.gotemplate import Fields
 
 if TYPE_CHECKING:
+    from layerfs.containers import Container
     from layerfs.images import Image
 
-__all__ = ["as_fields", "image_document"]
+__all__ = ["as_fields", "container_document", "image_document"]
 
 # Members of docker's documents that are maps with keys of the user's; all other objects have fixed members.
 _MAPS = frozenset(
@@ -73,6 +74,17 @@ def image_document(image: Image) -> Fields:
     }
     fields: Fields = as_fields(document)
     fields["Config"].absent = _CONFIG_ABSENT
+    return fields
+
+
+def container_document(container: Container, size: bool) -> Fields:
+    """Return the document of one container, with ``size`` also how much it takes."""
+    document = dict(container.inspect())
+    if size:
+        document["SizeRw"], document["SizeRootFs"] = container.size()
+    fields: Fields = as_fields(document)
+    fields["Config"].absent = _CONFIG_ABSENT
+    fields["State"].absent = {"Health": None}
     return fields
 
 

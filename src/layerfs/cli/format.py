@@ -14,7 +14,7 @@ from layerfs.cli.options import one
 
 __all__ = ["FORMAT", "Row", "Table", "align", "clean", "formatted", "rows_text"]
 
-Row: TypeAlias = Mapping[str, str | Callable[[], str]]
+Row: TypeAlias = Mapping[str, str | Callable[..., str]]
 
 _MIN_WIDTH = 10
 _PADDING = 3
@@ -53,7 +53,7 @@ def rows_text(
     return _templated(rows, table, format)
 
 
-def _text(value: str | Callable[[], str]) -> str:
+def _text(value: str | Callable[..., str]) -> str:
     return value if isinstance(value, str) else value()
 
 

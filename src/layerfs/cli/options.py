@@ -23,7 +23,10 @@ _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 class Option:
-    """One option: its names, the type of its value (None: a switch), whether it may be repeated."""
+    """One option: its names, the type of its value (None: a switch), whether it may be repeated.
+
+    A ``hidden`` one is known, to be refused by its name, and not shown by ``--help``.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Option:
         repeated: bool = False,
         default: Any = None,
         choices: tuple[str, ...] = (),
+        hidden: bool = False,
     ) -> None:
         self.names = names
         self.help = help
@@ -43,6 +47,7 @@ class Option:
         self.repeated = repeated
         self.default = default
         self.choices = choices
+        self.hidden = hidden
 
     @property
     def key(self) -> str:
@@ -227,7 +232,8 @@ def helped(title: str, summary: str, command: Command) -> str:
     if command.notes:
         lines += ["", command.notes.strip()]
     rows = []
-    for option in sorted(command.options, key=lambda option: option.names[-1].lstrip("-")):
+    shown = [option for option in command.options if not option.hidden]
+    for option in sorted(shown, key=lambda option: option.names[-1].lstrip("-")):
         shorts = [name for name in option.names if not name.startswith("--")]
         longs = ", ".join(name for name in option.names if name.startswith("--"))
         left = f"  {shorts[0] if shorts else '  '}{',' if shorts and longs else ' '} {longs} {option.metavar}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from layerfs.images import Image
 
-__all__ = ["NONE", "glob_matches", "image_names", "matches_reference", "shorten", "shown_id"]
+__all__ = ["NONE", "glob_matches", "image_names", "matches_reference", "shorten", "shown_id", "shown_path"]
 
 NONE = "<none>"
 
@@ -17,6 +19,14 @@ NONE = "<none>"
 def shown_id(digest: str, full: bool) -> str:
     """Return an image ID or digest: whole, or its first 12 digits."""
     return digest if full else digest.rpartition(":")[2][:12]
+
+
+def shown_path(path: bytes) -> str:
+    """Return a path as it is, but for a terminal without what that would obey."""
+    text = os.fsdecode(path)
+    if text.isprintable() or not sys.stdout.isatty():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def shorten(text: str, width: int, full: bool = False) -> str:

@@ -7,7 +7,6 @@ import sys
 
 from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command
-from layerfs.cli.views import open_view
 
 __all__ = ["COMMAND", "run"]
 
@@ -16,7 +15,7 @@ COMMAND = Command("IMAGE PATH [PATH...]", least=2, notes="IMAGE may also be the 
 
 def run(args: Args, context: Context) -> None:
     """Write the files one after another."""
-    with open_view(context, args.rest[0]) as view:
+    with context.store.view(args.rest[0]) as view:
         for path in args.rest[1:]:
             for piece in view.read(os.fsencode(path)):
                 sys.stdout.buffer.write(piece)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command, flag
+from layerfs.cli.texts import shown_path
 from layerfs.cli.units import size
-from layerfs.cli.views import open_view
 
 if TYPE_CHECKING:
     from layerfs.layers import Entry, View
@@ -34,13 +33,13 @@ COMMAND = Command(
 
 def run(args: Args, context: Context) -> None:
     """Print a line for each file."""
-    with open_view(context, args.rest[0]) as view:
+    with context.store.view(args.rest[0]) as view:
         for path in args.rest[1:] or ["/"]:
             if len(args.rest) > 2 and not args.recursive:
                 context.out(f"{path}:\n")
             for entry in _entries(view, os.fsencode(path), args):
                 name = entry.path if args.recursive or args.directory else entry.name or b"/"
-                _write(_line(entry, name, args))
+                context.out(shown_path(_line(entry, name, args)) + "\n")
 
 
 def _entries(view: View, path: bytes, args: Args) -> Iterator[Entry]:
@@ -64,11 +63,3 @@ def _line(entry: Entry, name: bytes, args: Args) -> bytes:
     mode = stat.filemode(entry.mode)
     text = f"{mode} {entry.nlink:>3} {entry.uid:>5} {entry.gid:>5} {length:>10} {when} "
     return text.encode() + name + (b" -> " + entry.target if entry.type == "symlink" else b"")
-
-
-def _write(line: bytes) -> None:
-    """Write a name as it is, but to a terminal without what that would obey."""
-    text = os.fsdecode(line)
-    if sys.stdout.isatty() and not text.isprintable():
-        text = "".join(char if char.isprintable() else "?" for char in text)
-    sys.stdout.write(text + "\n")

@@ -1,4 +1,4 @@
-"""``layerfs prune`` and ``layerfs image prune``: remove what is not used."""
+"""``layerfs prune``, and ``prune`` of containers, images and volumes: remove what is not used."""
 
 from __future__ import annotations
 
@@ -9,45 +9,104 @@ from layerfs.cli.context import Context
 from layerfs.cli.filters import Filters
 from layerfs.cli.options import Args, Command, flag, many
 from layerfs.cli.units import size
-from layerfs.errors import LayerfsError
+from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError
 
 if TYPE_CHECKING:
     from layerfs.images import Image
-    from layerfs.store._keeping import Pruned
 
 __all__ = ["COMMANDS", "run"]
 
 _FILTERS = ("until", "label", "label!")
-_COMMON = (
-    many("--filter", help=f"Remove only what matches key=value: {', '.join(_FILTERS)}", metavar="filter"),
-    flag("-f", "--force", help="Do not ask"),
-    flag("--dry-run", help="Show what would go, and leave it"),
-)
-_IMAGES = (
-    flag("-a", "--all", help="Also images that have a name and that no container was made from"),
-    flag("--blobs", help="Also the compressed blobs of layers that are unpacked; a push compresses them again"),
-)
+_FILTER = many("--filter", help=f"Remove only what matches key=value: {', '.join(_FILTERS)}", metavar="filter")
+_FORCE = flag("-f", "--force", help="Do not ask")
+_DRY_RUN = flag("--dry-run", help="Show what would go, and leave it")
+_ALL_IMAGES = flag("-a", "--all", help="Also images that have a name and that no container was made from")
+_BLOBS = flag("--blobs", help="Also the compressed blobs of unpacked layers; a push compresses them again")
 
 COMMANDS = {
-    "system": Command("[OPTIONS]", [*_COMMON, *_IMAGES], most=0),
-    "image": Command("[OPTIONS]", [*_COMMON, *_IMAGES], most=0),
+    "container": Command("[OPTIONS]", [_FILTER, _FORCE, _DRY_RUN], most=0),
+    "image": Command("[OPTIONS]", [_FILTER, _FORCE, _DRY_RUN, _ALL_IMAGES, _BLOBS], most=0),
+    "system": Command(
+        "[OPTIONS]",
+        [
+            *(_FILTER, _FORCE, _DRY_RUN, _ALL_IMAGES, _BLOBS),
+            flag("--volumes", help="Also volumes without a name that no container has"),
+        ],
+        most=0,
+    ),
+    "volume": Command(
+        "[OPTIONS]",
+        [_FILTER, _FORCE, _DRY_RUN, flag("-a", "--all", help="Also volumes that have a name")],
+        most=0,
+    ),
 }
 
 
 def run(args: Args, context: Context) -> None:
     """Ask, remove, and print what went."""
     filters = Filters(args.filter, _FILTERS)
+    volumes = context.kind == "volume" or (context.kind == "system" and args.volumes)
+    if volumes and "until" in filters:
+        raise InvalidInputError("filter until: volumes have no time of last use", hint="leave out the volumes")
     if not args.force and not args.dry_run:
-        _confirm(context, args)
-    reclaimed = _images(args, context, filters)
+        _confirm(context, args, volumes)
+    reclaimed = 0
+    if context.kind in ("system", "container"):
+        reclaimed += _containers(args, context, filters)
+    if volumes:
+        reclaimed += _volumes(args, context, filters)
+    if context.kind in ("system", "image"):
+        reclaimed += _images(args, context, filters)
     context.out(f"Total {'reclaimable' if args.dry_run else 'reclaimed'} space: {size(reclaimed, 4)}\n")
 
 
-def _confirm(context: Context, args: Args) -> None:
-    what = "all images that no container uses" if args.all else "all images without a name"
-    context.err(f"This will remove {what}, and layers and blobs that nothing needs.\nContinue? [y/N] ")
+def _confirm(context: Context, args: Args, volumes: bool) -> None:
+    what = ["all containers that do not run"] if context.kind in ("system", "container") else []
+    if volumes:
+        what.append("volumes that no container has")
+    if context.kind in ("system", "image"):
+        what.append("all images that no container uses" if args.all else "all images without a name")
+        what.append("layers and blobs that nothing needs")
+    context.err(f"This will remove {', '.join(what)}.\nContinue? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise LayerfsError("cancelled", hint="with --force it does not ask")
+
+
+def _listed(args: Args, context: Context, what: str, lines: list[str]) -> None:
+    if lines:
+        context.out("\n".join([f"{'Unused' if args.dry_run else 'Deleted'} {what}:", *lines, "", ""]))
+
+
+def _containers(args: Args, context: Context, filters: Filters) -> int:
+    until, reclaimed, gone = filters.until(), 0, []
+    for container in context.store.containers.list():
+        too_new = until is not None and container.created >= until
+        if container.status in ("running", "paused", "restarting") or too_new or not filters.labels(container.labels):
+            continue
+        try:
+            changes = container.size()[0]
+            if not args.dry_run:
+                container.remove()
+        except (InUseError, NotFoundError):
+            continue  # another command was faster: it was started, or removed
+        reclaimed += changes
+        gone.append(container.id)
+    _listed(args, context, "Containers", gone)
+    return reclaimed
+
+
+def _volumes(args: Args, context: Context, filters: Filters) -> int:
+    volumes = context.store.containers.volumes
+    keep = {volume.name for volume in volumes.list() if not filters.labels(volume.labels)}
+    all_unused = context.kind == "volume" and args.all
+    if args.dry_run:
+        used = volumes.users()
+        unused = [each for each in volumes.list() if each.name not in used and each.name not in keep]
+        gone = {each.name: volumes.usage(each.name) for each in unused if each.anonymous or all_unused}
+    else:
+        gone = volumes.prune(all_unused=all_unused, keep=keep)
+    _listed(args, context, "Volumes", list(gone))
+    return sum(gone.values())
 
 
 def _images(args: Args, context: Context, filters: Filters) -> int:
@@ -56,9 +115,7 @@ def _images(args: Args, context: Context, filters: Filters) -> int:
     def keep(image: Image) -> bool:
         return (until is not None and image.created >= until) or not filters.labels(image.config.run.labels or {})
 
-    pruned: Pruned = context.store.prune_images(all_unused=args.all, keep=keep, dry_run=args.dry_run, blobs=args.blobs)
-    lines = [f"{removal.kind}: {removal.what}\n" for removal in pruned.images]
-    lines += [f"deleted: {diff_id}\n" for diff_id in pruned.swept.layers]
-    if lines:
-        context.out("".join([f"{'Unused' if args.dry_run else 'Deleted'} Images:\n", *lines, "\n"]))
+    pruned = context.store.prune_images(all_unused=args.all, keep=keep, dry_run=args.dry_run, blobs=args.blobs)
+    lines = [f"{removal.kind}: {removal.what}" for removal in pruned.images]
+    _listed(args, context, "Images", lines + [f"deleted: {diff_id}" for diff_id in pruned.swept.layers])
     return pruned.swept.reclaimed

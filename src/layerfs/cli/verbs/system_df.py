@@ -61,6 +61,16 @@ def _totals(context: Context, usage: Usage) -> Iterator[Row]:
     active = sum(1 for row in usage.images if row.containers)
     taken = usage.layers + usage.blobs
     yield _row("Images", len(usage.images), active, taken, min(taken, unused + usage.reclaimable))
+    containers = context.store.containers.list()
+    running = {each.id for each in containers if each.status in ("running", "paused", "restarting")}
+    known = {each.id: usage.snapshots.get(each.id, 0) for each in containers}
+    idle = sum(taken for id, taken in known.items() if id not in running)
+    yield _row("Containers", len(known), len(running), sum(known.values()), idle)
+    volumes = context.store.containers.volumes
+    used = volumes.users()
+    sizes = {each.name: volumes.usage(each.name) for each in volumes.list()}
+    loose = sum(taken for name, taken in sizes.items() if name not in used)
+    yield _row("Local Volumes", len(sizes), len(used), sum(sizes.values()), loose)
 
 
 def _row(kind: str, total: int, active: int, taken: int, reclaimable: int) -> Row:

@@ -1,0 +1,69 @@
+"""The filters of ``ps``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, get_args
+
+from layerfs.cli.context import Context
+from layerfs.cli.filters import Filters
+from layerfs.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from layerfs.containers import Container
+
+__all__ = ["filtered"]
+
+_KNOWN = ("id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "volume", "network")
+
+
+def filtered(context: Context, containers: Iterable[Container], words: list[str]) -> list[Container]:
+    """Return the containers that all filters accept; InvalidInputError for a filter that is none."""
+    filters = Filters(words, _KNOWN)
+    _check(filters)
+    images = [context.store.images.get(text) for text in filters["ancestor"]]
+    stacks = [[str(diff_id) for diff_id in image.diff_ids] for image in images]
+    before = [context.store.containers.get(text).created for text in filters["before"]]
+    since = [context.store.containers.get(text).created for text in filters["since"]]
+
+    def accepts(container: Container) -> bool:
+        return (
+            _simple(filters, container)
+            and all(container.created < when for when in before)
+            and all(container.created > when for when in since)
+            and (not stacks or any(list(container.config.layers)[: len(stack)] == stack for stack in stacks))
+        )
+
+    return [container for container in containers if accepts(container)]
+
+
+def _check(filters: Filters) -> None:
+    from layerfs.containers.record import Status
+
+    known = get_args(Status)
+    for status in filters["status"]:
+        if status not in known:
+            raise InvalidInputError(f"filter status={status}: unknown", hint=f"known are {', '.join(known)}")
+    for code in filters["exited"]:
+        if not code.isdecimal():
+            raise InvalidInputError(f"filter exited={code}: not an exit code")
+    for pattern in (*filters["name"], *filters["id"]):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InvalidInputError(f"filter {pattern!r}: {error}") from None
+
+
+def _simple(filters: Filters, container: Container) -> bool:
+    exited = filters["exited"]
+    volumes = {part for use in container.mounts for part in (use.volume, use.source, use.option.target)}
+    return (
+        (not filters["id"] or any(re.search(f"^(?:{pattern})", container.id) for pattern in filters["id"]))
+        and (not filters["name"] or any(re.search(pattern, f"/{container.name}") for pattern in filters["name"]))
+        and filters.accepts("status", container.status)
+        and (not exited or (container.status == "exited" and str(container.exit_code) in exited))
+        and filters.labels(container.labels)
+        and (not filters["volume"] or bool(volumes & set(filters["volume"])))
+        and filters.accepts("network", container.config.options.network)
+    )

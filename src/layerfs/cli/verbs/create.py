@@ -1,0 +1,34 @@
+"""``layerfs create``: make a container, which ``layerfs start`` runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerfs.cli.context import Context
+from layerfs.cli.options import Args, Command
+from layerfs.cli.run_options import RUN_OPTIONS, flags_of
+
+if TYPE_CHECKING:
+    from layerfs.containers import CreateOptions
+
+__all__ = ["COMMAND", "options_of", "run"]
+
+COMMAND = Command("[OPTIONS] IMAGE [COMMAND] [ARG...]", RUN_OPTIONS, least=1, interspersed=False)
+
+
+def run(args: Args, context: Context) -> None:
+    """Create the container and print its ID."""
+    from layerfs.cli.cidfile import Cidfile
+
+    options = options_of(args)
+    with Cidfile(args.cidfile) as cidfile:
+        container = context.store.containers.create(options)
+        cidfile.write(container.id)
+    context.out(f"{container.id}\n")
+
+
+def options_of(args: Args) -> CreateOptions:
+    """Return what the user wants the container to be."""
+    from layerfs.containers import create_options
+
+    return create_options(args.rest[0], args.rest[1:], flags_of(args))

@@ -1,0 +1,90 @@
+"""The real command, in a process of its own, over a store of the test's own."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+
+class Layerfs:
+    """Calls the command; ``code`` is the exit code that is expected."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.environment = os.environ | {
+            "LAYERFS_ROOT": str(place / "root"),
+            "LAYERFS_RUN": str(place / "run"),
+            "TZ": "UTC",
+        }
+
+    def process(self, *words, code=0, data=None, environment=None, **keywords):
+        result = subprocess.run(
+            [sys.executable, "-m", "layerfs", *map(str, words)],
+            input=b"" if data is None else data,
+            capture_output=True,
+            env=self.environment | (environment or {}),
+            timeout=120,
+            **keywords,
+        )
+        assert result.returncode == code, (words, result.returncode, result.stdout[-2000:], result.stderr[-2000:])
+        return result
+
+    def __call__(self, *words, **keywords):
+        """The standard output."""
+        return self.process(*words, **keywords).stdout.decode("utf-8", "surrogateescape")
+
+    def lines(self, *words, **keywords):
+        return self(*words, **keywords).splitlines()
+
+    def error(self, *words, code, **keywords):
+        """The one line of the error."""
+        text = self.process(*words, code=code, **keywords).stderr.decode("utf-8", "surrogateescape")
+        assert text.count("\n") == 1, text
+        return text.rstrip("\n")
+
+    def json(self, *words):
+        return json.loads(self(*words))
+
+
+@pytest.fixture
+def layerfs(tmp_path):
+    command = Layerfs(tmp_path)
+    yield command
+    # Layers stay mounted for the next command; the test takes them down.
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", "-l", mount], check=True)
+
+
+def tar_of(files):
+    """A tar archive of files (bytes), links (``->target``) and directories (None), in the order given."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.mtime, info.mode = 1_700_000_000, 0o755 if content is None else 0o644
+            if content is None:
+                info.type = tarfile.DIRTYPE
+            elif isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+            else:
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return buffer.getvalue()
+
+
+SMALL = {"etc": None, "etc/motd": b"hello\n", "bin": None, "bin/tool": b"#!x\n" * 2000, "link": "etc/motd"}
+
+
+@pytest.fixture
+def small(layerfs):
+    """The ID of a small image that is called small:1."""
+    return layerfs(
+        "import", "-", "small:1", "-c", 'CMD ["/bin/tool"]', "-c", "LABEL kind=test", data=tar_of(SMALL)
+    ).strip()
