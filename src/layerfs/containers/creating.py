@@ -137,7 +137,7 @@ def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> Volume:
 
 def _seed(parts: Parts, volume: Volume, target: str, image: Image) -> None:
     with system_errors(f"fill volume {volume.name}"):
-        if any(os.scandir(volume.mountpoint)):
+        if not volume.is_empty():
             return
         with parts.layers.view(image.diff_ids) as view:
             try:

@@ -50,7 +50,7 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
     repeated, or booleans; None, False and empty lists stand for flags not given. Raises InvalidInputError for
     what is wrong and UnsupportedError for what is not offered.
     """
-    given = {name: value for name, value in (flags or {}).items() if value not in (None, False, [], ())}
+    given = {name: value for name, value in (flags or {}).items() if _is_given(value)}
     for name in given:
         if name not in FLAGS:
             raise InvalidInputError(f"option --{name.replace('_', '-')}: unknown")
@@ -62,6 +62,10 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
     fields |= {name: _values.parse_size(given[name], _shown(name)) for name in _SIZES if name in given}
     fields |= _process(given) | _view(given) | _limits(given)
     return CreateOptions(image=image, args=tuple(args), **fields)
+
+
+def _is_given(value: Any) -> bool:
+    return not (value is None or value is False or value == [] or value == ())
 
 
 def _shown(name: str) -> str:

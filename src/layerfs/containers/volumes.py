@@ -34,6 +34,11 @@ class Volume(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     anonymous: bool = False
 
+    def is_empty(self) -> bool:
+        """Whether nothing is in it; OSError."""
+        with os.scandir(self.mountpoint) as entries:
+            return next(entries, None) is None
+
 
 # Inside the class ``list`` is its method.
 Volumes = list[Volume]
@@ -137,7 +142,7 @@ class VolumeStore:
         Mode, owner and attributes of the directory itself come with it.
         """
         with Lock(self.root / volume.name / "lock"), system_errors(f"fill volume {volume.name}"):
-            if any(os.scandir(volume.mountpoint)):
+            if not volume.is_empty():
                 return False
             try:
                 found = open_beneath(root, os.fsencode(target))
