@@ -113,7 +113,7 @@ int lfs_diff_add_lower_dir(lfs_diff *d, int fd, lfs_error *error)
         return lfs_fail(error, errno, "open lower directory");
     r = add_lower(d, (lfs_lower){.fd = copy}, error);
     if (r == 0)
-        copy = -1;
+        (void)lfs_steal_fd(&copy);
     return r;
 }
 

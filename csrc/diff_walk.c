@@ -206,18 +206,21 @@ static int open_entry(lfs_walk *w, const lfs_walk_dir *dir, int side, lfs_error 
     return 0;
 }
 
-/* The entry at hand is a directory. */
+/* The entry at hand is a directory; 0 if it has been removed since it was looked at. */
 static int enter_entry(lfs_walk *w, lfs_error *error)
 {
     int fds[2] = {-1, -1};
+    bool gone = false;
     int r = 0;
 
     for (int side = 0; side < 2 && r == 0; side++) {
         if (w->fd[side] < 0 || !S_ISDIR(w->st[side].st_mode))
             continue;
         fds[side] = lfs_walk_opendir(w->fd[side], ".");
-        if (fds[side] < 0)
+        if (fds[side] < 0) {
+            gone = fds[side] == -ENOENT;
             r = lfs_walk_fail(w, -fds[side], "open directory", error);
+        }
     }
     close_fd(&w->fd[LFS_SIDE_TO]);
     close_fd(&w->fd[LFS_SIDE_FROM]);
@@ -225,7 +228,7 @@ static int enter_entry(lfs_walk *w, lfs_error *error)
         r = enter(w, fds, error);
     close_fd(&fds[LFS_SIDE_TO]);
     close_fd(&fds[LFS_SIDE_FROM]);
-    return r < 0 ? r : LFS_WALK_DIR;
+    return gone ? 0 : r < 0 ? r : LFS_WALK_DIR;
 }
 
 /* The event of a name, or 0 if there is nothing there any more. */

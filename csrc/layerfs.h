@@ -134,6 +134,10 @@ void lfs_reader_free(lfs_reader *r);
 /*
  * Diff: what an overlayfs upper directory changes, or what makes tree `from` into tree `to`; as a layer tar
  * (lfs_diff_read) or as a list (lfs_diff_changes), one of the two a handle.
+ *
+ * A name that is gone when the walk comes to it never was; a file that becomes shorter while it is read is
+ * -EAGAIN. What a layer cannot hold (a name that begins with .wh., a device 0:0 of a tree, an attribute's name
+ * with "=") is -EINVAL, an upper whose content overlayfs has left below (redirect, metacopy) -EOPNOTSUPP.
  */
 #define LFS_DIFF_USERXATTR 1 /* marks are user.overlay.*, and those are the ones left out */
 #define LFS_DIFF_TREE 2      /* the directory is a whole tree, not an upper: no marks, all of it is written */
@@ -156,7 +160,8 @@ typedef struct lfs_diff_stats {
 typedef struct lfs_diff lfs_diff;
 int lfs_diff_open(int fd, const lfs_diff_options *options, lfs_diff **out, lfs_error *error);
 int lfs_diff_open_trees(int from, int to, const lfs_diff_options *options, lfs_diff **out, lfs_error *error);
-/* The layers below an upper, top-most first, for lfs_diff_changes to tell added from changed. The reader is
+/* The layers below an upper, top-most first, for lfs_diff_changes to tell added from changed, and for
+ * lfs_diff_read to write a whiteout where a socket, which it leaves out, hides something. The reader is
  * borrowed until lfs_diff_free; the fd (a directory of marks like the upper's) is duplicated. */
 int lfs_diff_add_lower(lfs_diff *d, const lfs_reader *lower, lfs_error *error);
 int lfs_diff_add_lower_dir(lfs_diff *d, int fd, lfs_error *error);

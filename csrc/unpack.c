@@ -99,7 +99,8 @@ static int clean_path(const lfs_buf *raw, lfs_buf *clean, lfs_error *error)
     while (next_component(&p, &left, &name, &n)) {
         if (n == 2 && memcmp(name, "..", 2) == 0)
             return refuse(error, raw->data, "the path has a \"..\" in it");
-        if (n > 255)
+        /* A whiteout's name is longer than the name it stands for, and no directory has to hold it. */
+        if (n > 255 + (starts_with(name, n, WHITEOUT) ? strlen(WHITEOUT) : 0))
             return refuse(error, raw->data, "a name of more than 255 bytes");
         if (clean->len > 0)
             clean->data[clean->len++] = '/';
