@@ -20,6 +20,7 @@ enum {
     LFS_NODE_HOLES = 2,    /* file whose content is described by a chunk table at `where` */
     LFS_NODE_DEAD = 4,     /* dir format: its content has moved to dead/ */
     LFS_NODE_FRESH = 8,    /* directory below an opaque one: no lower layer has anything in it */
+    LFS_NODE_WHITEOUTS = 16, /* directory with whiteouts */
 };
 
 /* An inode. */

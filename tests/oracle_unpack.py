@@ -8,7 +8,8 @@ that is silent:
 - missing parents are 0755 root:root of time 0; links in the path of a member are followed inside the layer;
 - ``.wh.NAME`` makes a 0:0 device NAME; where NAME itself is in the layer, too, a directory becomes opaque and
   anything else simply stands; ``.wh..wh..opq`` makes its directory opaque; other ``.wh..wh.*`` is skipped;
-- nothing below an opaque directory needs whiteouts, so there are none.
+- nothing below an opaque directory needs whiteouts, so there are none;
+- any other directory with whiteouts is marked as copied up, which makes overlayfs look for them.
 """
 
 import hashlib
@@ -231,6 +232,8 @@ def _nodes(root: Inode) -> dict[bytes, Node]:
         xattrs = dict(inode.xattrs)
         if inode.opaque:
             xattrs["trusted.overlay.opaque"] = b"y"
+        elif not fresh and any(child.whiteout for child in inode.children.values()):
+            xattrs["trusted.overlay.origin"] = b""
         found[path] = (inode, xattrs)
         if inode.type != "d":
             paths.setdefault(id(inode), []).append(path)

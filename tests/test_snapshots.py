@@ -122,6 +122,19 @@ def test_the_marks_of_a_single_layer_are_not_seen(world: World) -> None:
     os.close(fd)
 
 
+def test_a_whiteout_of_nothing_is_no_name_that_cannot_be_removed(world: World) -> None:
+    """In a directory that one layer alone has, the kernel does not look for whiteouts unless it is told to."""
+    layer = add(
+        world.layers, tarbuild.archive(tarbuild.file("only/here", b"x"), tarbuild.whiteout("only/gone"))
+    ).diff_id
+    world.snapshots.prepare("k", [world.base, layer])
+    fd = world.snapshots.mount("k")
+    assert os.listdir(inside(fd) / "only") == ["here"]
+    subprocess.run(["rm", "-r", f"/proc/{os.getpid()}/fd/{fd}/only"], check=True)
+    assert sorted(os.listdir(inside(fd))) == ["d", "gone", "keep"]
+    os.close(fd)
+
+
 def test_from_scratch(world: World) -> None:
     world.snapshots.prepare("empty", [])
     fd = world.snapshots.mount("empty")

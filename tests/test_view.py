@@ -276,8 +276,6 @@ def test_the_view_is_what_the_kernel_shows(store: LayerStore, layers: list[list[
     fd = snapshots.view(diff_ids)
     try:
         mounted = capture(f"/proc/self/fd/{fd}")
-    except FileNotFoundError:
-        reject()  # a whiteout in a directory of one layer alone: the kernel lists a name without a file
     finally:
         os.close(fd)
         database.close()
