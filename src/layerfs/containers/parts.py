@@ -76,7 +76,7 @@ class Parts:
                 self.directory(config.id) / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
             )
             with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(config))
+                file.write(msgspec.json.encode(config, enc_hook=str))  # a Digest is a str of its own kind
 
     def state(self, row: ContainerRow) -> State:
         """The state in a row."""
