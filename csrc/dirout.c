@@ -135,27 +135,33 @@ static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, int fd,
     return 0;
 }
 
-/* Owner before mode (a change of owner clears setuid) and before attributes (it clears capabilities); time
- * last. path leads to the inode itself, through /proc/self/fd. */
-static int set_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, const char *path,
+/*
+ * Owner first (a change of it clears setuid and capabilities), then attributes (user.* cannot be set when the
+ * mode forbids writing), then mode, time last. Where fd < 0, path leads to the inode itself, a link or
+ * special file.
+ */
+static int set_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, int fd, const char *path,
                           lfs_error *error)
 {
     struct timespec times[2] = {
         {.tv_nsec = UTIME_OMIT},
         {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
     };
-    int r;
+    int r = 0;
 
-    if (!(b->flags & LFS_UNPACK_NO_CHOWN) && fchownat(AT_FDCWD, path, n->uid, n->gid, AT_SYMLINK_NOFOLLOW) < 0)
+    if (!(b->flags & LFS_UNPACK_NO_CHOWN))
+        r = fd >= 0 ? fchown(fd, n->uid, n->gid) : lchown(path, n->uid, n->gid);
+    if (r < 0)
         return fail_at(b, entry, errno, "set owner of", error);
-    if (!S_ISLNK(n->mode) && fchmodat(AT_FDCWD, path, n->mode & 07777, 0) < 0)
-        return fail_at(b, entry, errno, "set mode of", error);
-    r = set_xattrs(b, entry, n, -1, path, error);
+    r = set_xattrs(b, entry, n, fd, path, error);
     if (r < 0)
         return r;
-    if (utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0)
-        return fail_at(b, entry, errno, "set time of", error);
-    return 0;
+    if (!S_ISLNK(n->mode))
+        r = fd >= 0 ? fchmod(fd, n->mode & 07777) : chmod(path, n->mode & 07777);
+    if (r < 0)
+        return fail_at(b, entry, errno, "set mode of", error);
+    r = fd >= 0 ? futimens(fd, times) : utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
+    return r < 0 ? fail_at(b, entry, errno, "set time of", error) : 0;
 }
 
 /* ---- content ---- */
@@ -211,27 +217,13 @@ static int dir_end(lfs_backend *base, lfs_error *error)
 {
     dir_backend *b = of(base);
     const lfs_node *n = lfs_tree_node(base->tree, lfs_tree_entry(base->tree, b->entry)->node);
-    struct timespec times[2] = {
-        {.tv_nsec = UTIME_OMIT},
-        {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
-    };
     cleanup_close int fd = lfs_steal_fd(&b->file);
-    int r;
 
     if (lfs_rest_flush(base->rest) < 0)
         return lfs_fail(error, ENOMEM, "unpack");
     if (b->pos > 0 && ftruncate(fd, (off_t)n->size) < 0)
         return fail_at(b, b->entry, errno, "write", error);
-    if (!(b->flags & LFS_UNPACK_NO_CHOWN) && fchown(fd, n->uid, n->gid) < 0)
-        return fail_at(b, b->entry, errno, "set owner of", error);
-    if (fchmod(fd, n->mode & 07777) < 0)
-        return fail_at(b, b->entry, errno, "set mode of", error);
-    r = set_xattrs(b, b->entry, n, fd, NULL, error);
-    if (r < 0)
-        return r;
-    if (futimens(fd, times) < 0)
-        return fail_at(b, b->entry, errno, "set time of", error);
-    return 0;
+    return set_attributes(b, b->entry, n, fd, NULL, error);
 }
 
 /* ---- other entries ---- */
@@ -297,7 +289,7 @@ static int dir_add(lfs_backend *base, uint32_t entry, uint32_t source, lfs_error
     if (S_ISDIR(n->mode) || lfs_node_is_whiteout(n))
         return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
-    return set_attributes(b, entry, n, path, error);
+    return set_attributes(b, entry, n, -1, path, error);
 }
 
 /* A file whose content the rest refers to is kept under its member's number. */
@@ -375,14 +367,15 @@ static int dir_remove(lfs_backend *base, uint32_t entry, lfs_error *error)
 static int finish_directory(dir_backend *b, uint32_t node, lfs_error *error)
 {
     const lfs_node *n = lfs_tree_node(b->base.tree, node);
-    char path[64];
-    int fd = open_dir(b, node, error);
+    cleanup_close int fd = -1;
+    int dir = open_dir(b, node, error);
 
+    if (dir < 0)
+        return dir;
+    fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the other is only a place */
     if (fd < 0)
-        return fd;
-    /* The trailing "/." makes the magic link, and then the directory itself, the thing that is changed. */
-    snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
-    return set_attributes(b, n->name, n, path, error);
+        return fail_at(b, n->name, errno, "open directory", error);
+    return set_attributes(b, n->name, n, fd, NULL, error);
 }
 
 static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error)
