@@ -7,6 +7,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -249,6 +250,7 @@ def disk_usage(path: Path) -> int:
     return total
 
 
+@cache
 def boot_id() -> str:
     """What tells this boot of the machine from another."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
