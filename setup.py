@@ -1,5 +1,47 @@
-"""Build of the C core; everything else about the package stands in pyproject.toml."""
+"""Build of the C core: the extension module and the launcher; everything else stands in pyproject.toml."""
+
+from pathlib import Path
 
 from setuptools import setup
+from setuptools._distutils.errors import LinkError
+from setuptools.command.build_ext import build_ext
 
-setup(cffi_modules=["csrc/build_native.py:ffibuilder"], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+SHARED = ("mount.c", "report.c", "util.c")
+FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]
+
+
+class BuildCore(build_ext):
+    """The extension module as ever, then ``layerfs/_supervisor``, a program of its own beside it."""
+
+    def run(self) -> None:
+        """Build both."""
+        super().run()
+        target = self._program()
+        sources = [*sorted(Path("csrc/supervisor").glob("*.c")), *(Path("csrc", name) for name in SHARED)]
+        headers = [*Path("csrc").glob("*.h"), *Path("csrc/supervisor").glob("*.h")]
+        if target.exists() and all(path.stat().st_mtime < target.stat().st_mtime for path in [*sources, *headers]):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        objects = self.compiler.compile(
+            [str(path) for path in sources], output_dir=f"{self.build_temp}/supervisor", extra_postargs=FLAGS
+        )
+        try:
+            # Static, so that it starts fast and needs nothing of the place it runs in.
+            self.compiler.link_executable(objects, str(target), extra_postargs=["-static", "-s"])
+        except LinkError:
+            self.compiler.link_executable(objects, str(target), extra_postargs=["-s"])
+
+    def _program(self) -> Path:
+        root = Path("src") if self.inplace else Path(self.build_lib)
+        return root / "layerfs" / "_supervisor"
+
+    def get_outputs(self) -> list[str]:
+        """What a wheel is made of."""
+        return [*super().get_outputs(), str(self._program())]
+
+
+setup(
+    cffi_modules=["csrc/build_native.py:ffibuilder"],
+    cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

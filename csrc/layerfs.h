@@ -6,7 +6,7 @@
  *   an upper directory, or two trees --lfs_diff--> a layer tar, or a list of changes
  *   a layer file --lfs_reader--> names, attributes and contents, with no mount
  *   layers --lfs_erofs_mount, lfs_overlay_mount--> a detached mount, which is a file descriptor
- *   a mount and a command --lfs_launch--> a process in namespaces of its own
+ *   a mount and a command --lfs_spawn--> a process in namespaces of its own
  *
  * Contract, the same for every function here:
  *   - It returns >= 0 on success (0, a count, or a file descriptor) and -errno on failure, and then
@@ -208,38 +208,26 @@ int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error);
 int lfs_probe(int dirfd, int feature, lfs_error *error);
 
 /*
- * Launch: one command in new mount, pid, uts, ipc and cgroup namespaces over a root that is a mount
- * descriptor. The caller waits on *pidfd. Setting up happens in the child; its first error comes back as
- * this call's result, err ENOEXEC/EACCES/ENOENT telling a command that cannot be run.
+ * Launch: processes in namespaces of their own, by a small program (csrc/supervisor) that is executed for it.
+ * What is to run is a text in an open file, `spec`, as docs/supervisor.md describes it; mode is "launch", "join"
+ * or "supervise"; fds are all descriptors that the spec names. The result is the first failure of setting up, in
+ * the launcher or in the new process, or else the process, whose pidfd the caller closes and waits on.
+ *
+ * Where nothing has to be done from outside the new namespaces (none of them is a user namespace or another
+ * container's) the mode is "first" and namespaces are the CLONE_NEW* flags: then the program itself, already in them,
+ * becomes the command, and a process is saved. Otherwise namespaces is 0.
  */
-#define LFS_LAUNCH_READONLY 1   /* the root is mounted read-only */
-#define LFS_LAUNCH_TTY 2        /* a pseudo-terminal; its master comes back in *tty */
-#define LFS_LAUNCH_NO_NETWORK 4 /* a network namespace with loopback only */
-#define LFS_LAUNCH_NEW_PRIVS 8  /* setuid programs and file capabilities keep their effect */
-
-typedef struct lfs_bind {
-    int source;         /* mount descriptor (lfs_bind_mount); consumed by the launch */
-    const char *target; /* path inside the root; resolved beneath it, made where it is missing */
-    int is_dir;
-} lfs_bind;
-
-typedef struct lfs_launch_spec {
-    uint32_t flags;
-    int root; /* detached mount */
-    const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH of envp, inside the root */
-    const char *const *envp;
-    const char *cwd; /* made where it is missing */
-    const char *hostname;
-    uint32_t uid;
-    uint32_t gid;
-    const uint32_t *groups;
-    size_t ngroups;
-    uint64_t capabilities; /* bounding, permitted, effective and inheritable-free set, bit per CAP_* */
-    const lfs_bind *binds;
-    size_t nbinds;
-    int stdio[3]; /* descriptors for 0, 1, 2; ignored with a tty */
-} lfs_launch_spec;
-int lfs_launch(const lfs_launch_spec *spec, int *pidfd, int *tty, lfs_error *error); /* returns the pid */
+typedef struct lfs_spawned {
+    int pid;            /* of the process; supervise: of its first run */
+    int pidfd;          /* -1 for supervise */
+    int tty;            /* the master of its terminal, or -1 */
+    int command_failed; /* of a failure: all was set up, and the command itself could not be executed */
+} lfs_spawned;
+/* The program of this path as a descriptor to execute, through which it cannot be written: it lies on a read-only
+ * mount, or is a sealed copy. */
+int lfs_launcher_open(const char *path, lfs_error *error);
+int lfs_spawn(int launcher, const char *mode, uint32_t namespaces, int spec, const int *fds, size_t nfds,
+              lfs_spawned *out, lfs_error *error);
 /* cdef-end */
 
 #endif

@@ -40,6 +40,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_leaks() -> Iterator[None]:
+    with pytest.raises(NativeError, match="no command"):
+        native.launch(native.LaunchSpec(args=[]))  # from the first launch on the launcher stays open
     before = descriptors()
     yield
     assert descriptors() == before

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import msgspec
-from layerfs._native import ffi, lib
 
+from layerfs._native import ffi, lib
 from layerfs.native._core import PIECE, Handle, alloc, check
 from layerfs.native._reader import Reader
 

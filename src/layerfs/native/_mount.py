@@ -1,8 +1,7 @@
-"""Mounts, which are descriptors until they are attached, and the launch of a command over one."""
+"""Mounts, which are descriptors until they are attached, and what works here."""
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -11,46 +10,15 @@ from layerfs.errors import NativeError
 from layerfs.native._core import check, encode, new_error
 
 __all__ = [
-    "Bind",
-    "LaunchSpec",
     "Probe",
     "attach",
     "bind_mount",
     "detach",
     "erofs_mount",
-    "launch",
     "overlay_mount",
     "probe",
     "readahead",
 ]
-
-
-class Bind(msgspec.Struct, frozen=True):
-    """A detached mount that a launch puts at ``target`` inside the root; the launch consumes ``source``."""
-
-    source: int
-    target: str
-    is_dir: bool
-
-
-class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A command for ``launch``; ``root`` is a detached mount."""
-
-    root: int
-    args: Sequence[str | bytes]
-    env: Sequence[str | bytes] = ()
-    cwd: str = "/"
-    hostname: str = ""
-    uid: int = 0
-    gid: int = 0
-    groups: Sequence[int] = ()
-    capabilities: int = 0
-    binds: Sequence[Bind] = ()
-    stdio: tuple[int, int, int] = (0, 1, 2)
-    readonly: bool = False
-    tty: bool = False
-    no_network: bool = False
-    new_privileges: bool = False
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,46 +96,3 @@ def probe(dirfd: int) -> Probe:
             reasons[name] = str(exc)
         works[name] = name not in reasons
     return Probe(**works, reasons=reasons)
-
-
-def launch(spec: LaunchSpec) -> tuple[int, int, int | None]:
-    """Start a command in namespaces of its own; (pid, pidfd, master of its terminal or None)."""
-    error, keep = new_error(), []
-
-    def string(value: str | bytes) -> Any:
-        keep.append(ffi.new("char[]", encode(value)))
-        return keep[-1]
-
-    def strings(values: Sequence[str | bytes]) -> Any:
-        keep.append(ffi.new("char *[]", [*map(string, values), ffi.NULL]))
-        return keep[-1]
-
-    binds = ffi.new("lfs_bind[]", len(spec.binds))
-    for slot, bind in zip(binds, spec.binds, strict=True):
-        slot.source, slot.target, slot.is_dir = bind.source, string(bind.target), bind.is_dir
-    groups = ffi.new("uint32_t[]", list(spec.groups))
-    out = ffi.new("lfs_launch_spec *")
-    fields: Mapping[str, Any] = {
-        "flags": (lib.LFS_LAUNCH_READONLY if spec.readonly else 0)
-        | (lib.LFS_LAUNCH_TTY if spec.tty else 0)
-        | (lib.LFS_LAUNCH_NO_NETWORK if spec.no_network else 0)
-        | (lib.LFS_LAUNCH_NEW_PRIVS if spec.new_privileges else 0),
-        "root": spec.root,
-        "argv": strings(spec.args),
-        "envp": strings(spec.env),
-        "cwd": string(spec.cwd),
-        "hostname": string(spec.hostname),
-        "uid": spec.uid,
-        "gid": spec.gid,
-        "groups": groups,
-        "ngroups": len(spec.groups),
-        "capabilities": spec.capabilities,
-        "binds": binds,
-        "nbinds": len(spec.binds),
-        "stdio": list(spec.stdio),
-    }
-    for name, value in fields.items():
-        setattr(out, name, value)
-    pidfd, tty = ffi.new("int *", -1), ffi.new("int *", -1)
-    pid = check(lib.lfs_launch(out, pidfd, tty, error), error)
-    return pid, pidfd[0], (tty[0] if tty[0] >= 0 else None)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from stat import S_ISDIR
 
 import msgspec
+
 from layerfs._native import ffi, lib
 from layerfs.errors import IntegrityError
-
 from layerfs.native._core import Handle, alloc, check, new_error
 
 __all__ = ["Reader", "Stat"]

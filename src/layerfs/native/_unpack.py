@@ -3,8 +3,8 @@
 from typing import Any
 
 import msgspec
-from layerfs._native import ffi, lib
 
+from layerfs._native import ffi, lib
 from layerfs.native._core import PIECE, Buffer, Handle, alloc, check
 
 __all__ = ["Repacker", "UnpackResult", "Unpacker"]

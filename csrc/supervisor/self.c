@@ -1,13 +1,15 @@
-/* launch_self.c - what a process gives up, and what it becomes, on its way to exec. See launch.h. */
+/* self.c - what a process gives up, and what it becomes, on its way to exec. */
 #define _GNU_SOURCE
-#include "launch.h"
+#include "start.h"
 
-#include "syscalls.h"
-#include "util.h"
+#include "../syscalls.h"
+#include "../util.h"
 
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/keyctl.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -17,10 +19,19 @@
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* The raw calls: those of the C library tell all threads of the process, of which this copy has none. */
-static int set_ids(const lfs_launch_spec *spec, lfs_error *error)
+static int setgroups_denied(void)
 {
-    if (syscall(SYS_setgroups, spec->ngroups, spec->groups) < 0)
+    cleanup_close int fd = open("/proc/self/setgroups", O_RDONLY | O_CLOEXEC);
+    char text[8] = "";
+
+    return fd >= 0 && read(fd, text, sizeof text - 1) > 0 && memcmp(text, "deny", 4) == 0;
+}
+
+static int set_ids(const sv_spec *spec, lfs_error *error)
+{
+    /* In a user namespace of an ordinary user's own nobody may set groups: those of the user stay. */
+    if (syscall(SYS_setgroups, spec->ngroups, spec->groups) < 0 &&
+        !(errno == EPERM && spec->ngroups == 0 && setgroups_denied()))
         return lfs_fail(error, errno, "set the supplementary groups");
     if (syscall(SYS_setresgid, spec->gid, spec->gid, spec->gid) < 0)
         return lfs_fail(error, errno, "become group %u", spec->gid);
@@ -62,13 +73,53 @@ static int set_capabilities(uint64_t keep, lfs_error *error)
     return 0;
 }
 
-int lfs_self_identity(const lfs_launch_spec *spec, lfs_error *error)
+/* The filter, from the file that the caller computed. */
+static int load_seccomp(const sv_spec *spec, lfs_error *error)
+{
+    struct sock_filter code[BPF_MAXINSNS];
+    struct sock_fprog program = {.filter = code};
+    int64_t n;
+
+    if (spec->seccomp < 0)
+        return 0;
+    n = lfs_pread_all(spec->seccomp, code, sizeof code, 0);
+    if (n <= 0 || n % (int64_t)sizeof code[0] != 0)
+        return lfs_fail(error, n < 0 ? (int)-n : EINVAL, "read the seccomp filter");
+    program.len = (unsigned short)(n / (int64_t)sizeof code[0]);
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+        return lfs_fail(error, errno, "load the seccomp filter");
+    return 0;
+}
+
+int sv_self_limits(const sv_spec *spec, lfs_error *error)
+{
+    for (size_t i = 0; i < spec->nrlimits; i++) {
+        const sv_rlimit *l = &spec->rlimits[i];
+        uint64_t values[2] = {l->soft, l->hard};
+
+        if (syscall(SYS_prlimit64, 0, l->number, values, NULL) < 0)
+            return lfs_fail(error, errno, "set resource limit %d", l->number);
+    }
+    if (spec->oom_score_adj != NULL) {
+        cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (fd < 0 || write(fd, spec->oom_score_adj, strlen(spec->oom_score_adj)) < 0)
+            return lfs_fail(error, errno, "set the OOM score adjustment %.20s", spec->oom_score_adj);
+    }
+    return 0;
+}
+
+/* The descriptor of the filter is read here: this comes before the descriptors are closed. */
+int sv_self_identity(const sv_spec *spec, lfs_error *error)
 {
     int r;
 
     /* Keys of the caller's session are none of the container's. A kernel without keys is as good. */
     (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0, 0, 0);
-    r = bound_capabilities(spec->capabilities, error);
+    if (!spec->new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return lfs_fail(error, errno, "set no_new_privs");
+    r = load_seccomp(spec, error);
+    if (r >= 0)
+        r = bound_capabilities(spec->capabilities, error);
     if (r >= 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return lfs_fail(error, errno, "keep the capabilities");
     if (r >= 0)
@@ -77,15 +128,34 @@ int lfs_self_identity(const lfs_launch_spec *spec, lfs_error *error)
         r = set_capabilities(spec->capabilities, error);
     if (r >= 0 && prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
         return lfs_fail(error, errno, "keep the capabilities");
-    if (r >= 0 && !(spec->flags & LFS_LAUNCH_NEW_PRIVS) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return lfs_fail(error, errno, "set no_new_privs");
+    /* A change of identity clears this. */
+    if (r >= 0 && spec->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        return lfs_fail(error, errno, "ask for a signal at the parent's end");
     return r;
 }
 
-/* Descriptors 0, 1, 2 from stdio, or all from tty; everything else closed but *keep, which may move. */
-int lfs_self_stdio(const int *stdio, int tty, int *keep, lfs_error *error)
+/* All descriptors from 3 on, but those kept. */
+int sv_self_close(const int *keep, size_t n)
 {
-    int high[3], kept = fcntl(*keep, F_DUPFD_CLOEXEC, 10);
+    unsigned from = 3;
+
+    for (size_t i = 0; i <= n; i++) {
+        unsigned next = i < n ? (unsigned)keep[i] : ~0u;
+
+        if (i < n && keep[i] < 3)
+            continue;
+        if (next > from && syscall(SYS_close_range, from, i < n ? next - 1 : next, 0) < 0)
+            return -errno;
+        if (next >= from)
+            from = next + 1;
+    }
+    return 0;
+}
+
+/* Descriptors 0, 1, 2 from stdio, or all from tty; everything else closed but *keep, which may move. */
+int sv_self_stdio(const int *stdio, int tty, int *keep, lfs_error *error)
+{
+    int high[3], kept = fcntl(*keep, F_DUPFD_CLOEXEC, 10), r;
 
     if (kept < 0)
         return lfs_fail(error, errno, "duplicate a descriptor");
@@ -99,16 +169,20 @@ int lfs_self_stdio(const int *stdio, int tty, int *keep, lfs_error *error)
         if (dup2(high[i], i) < 0)
             return lfs_fail(error, errno, "set descriptor %d of the command", i);
     /* Closed, not marked to be closed: the command's own path may lead through /proc/self/fd. */
-    if (syscall(SYS_close_range, 3, kept - 1, 0) < 0 || syscall(SYS_close_range, kept + 1, ~0u, 0) < 0)
-        return lfs_fail(error, errno, "close descriptors");
+    r = sv_self_close(keep, 1);
+    return r < 0 ? lfs_fail(error, -r, "close descriptors") : 0;
+}
+
+int sv_self_session(int tty, lfs_error *error)
+{
     if (syscall(SYS_setsid) < 0)
         return lfs_fail(error, errno, "begin a session");
-    if (tty >= 0 && ioctl(0, TIOCSCTTY, 0) < 0)
+    if (tty && ioctl(0, TIOCSCTTY, 0) < 0)
         return lfs_fail(error, errno, "take the terminal");
     return 0;
 }
 
-void lfs_self_signals(void)
+void sv_self_signals(void)
 {
     struct sigaction dfl = {.sa_handler = SIG_DFL};
     sigset_t none;
@@ -135,14 +209,14 @@ static int is_directory(const char *path)
 }
 
 /* Returns only on failure: the errno of the candidate that came nearest to running. */
-static int try_exec(const lfs_launch_spec *spec)
+static int try_exec(const sv_spec *spec)
 {
     /* execve takes both as char *const *, and changes neither. */
     union {
         const char *const *in;
         char *const *out;
-    } argv = {spec->argv}, envp = {spec->envp};
-    const char *name = spec->argv[0], *dir;
+    } argv = {spec->argv.at}, envp = {spec->env.at};
+    const char *name = spec->argv.at[0], *dir;
     char path[PATH_MAX];
     int best = ENOENT;
 
@@ -152,7 +226,7 @@ static int try_exec(const lfs_launch_spec *spec)
         execve(name, argv.out, envp.out);
         return errno;
     }
-    for (dir = search_path(spec->envp); dir != NULL; dir = *dir ? dir + 1 : NULL) {
+    for (dir = search_path(spec->env.at); dir != NULL; dir = *dir ? dir + 1 : NULL) {
         size_t n = strcspn(dir, ":");
         int used = snprintf(path, sizeof path, "%.*s%s%s", (int)n, dir, n ? "/" : "./", name);
 
@@ -168,9 +242,9 @@ static int try_exec(const lfs_launch_spec *spec)
     return best;
 }
 
-int lfs_self_exec(const lfs_launch_spec *spec, lfs_error *error)
+int sv_self_exec(const sv_spec *spec, lfs_error *error)
 {
     int err = try_exec(spec);
 
-    return lfs_fail(error, err, "run %.200s", spec->argv[0]);
+    return lfs_fail(error, err, "run %.200s", spec->argv.at[0]);
 }

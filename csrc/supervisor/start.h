@@ -1,0 +1,67 @@
+/*
+ * start.h - the parts of starting a process.
+ *
+ *   start.c    the parent's side: clone, user maps, the child's report
+ *   child.c    the new container's first process, from clone to exec; processes that join
+ *   root.c     its root: proc, sys, dev, mounts, pivot
+ *   mounts.c   mounts of the spec
+ *   paths.c    names inside the root
+ *   self.c     identity, limits, descriptors, exec
+ *   init.c     the reaper
+ *
+ * Functions return >= 0 or -errno with *error filled, as everywhere in the core.
+ */
+#ifndef SUPERVISOR_START_H
+#define SUPERVISOR_START_H
+
+#include "spec.h"
+
+typedef struct sv_process {
+    int pid;
+    int pidfd;
+    int tty; /* master, or -1 */
+} sv_process;
+
+/* start.c. parent 1: the new process becomes a child of our own parent. *command says that setting up went well
+ * and the command could not be executed. */
+int sv_start(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);
+int sv_join(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);
+
+/* What is prepared for a start outside its namespaces: mounts that may move there. */
+typedef struct sv_prepared {
+    int root;
+    int *sources; /* as many as the spec's mounts; -1: made inside */
+} sv_prepared;
+
+/* mounts.c */
+int sv_mounts_prepare(const sv_spec *spec, sv_prepared *p, lfs_error *error);
+void sv_mounts_release(const sv_spec *spec, sv_prepared *p);
+int sv_mounts_root(const sv_spec *spec, const sv_prepared *p, lfs_error *error); /* a detached mount */
+int sv_mounts_place(const sv_spec *spec, const sv_prepared *p, int root, size_t i, lfs_error *error);
+int sv_mount_on(int mount, int target, const char *name, lfs_error *error);
+
+/* root.c: in the new mount namespace. *tty is the terminal's slave end and *master its other end, or both -1. */
+int sv_root_enter(const sv_spec *spec, const sv_prepared *p, int *master, int *tty, lfs_error *error);
+int sv_tty_open(const sv_spec *spec, int pts, int *master, int *tty, lfs_error *error); /* returns its number */
+
+/* paths.c: a directory (or file) beneath root, whatever links lead there; made where it is missing. O_PATH fd. */
+int sv_path_make(int root, const char *path, int is_dir, lfs_error *error);
+
+/* child.c: only return by exec. channel is the socket of reports, go one from which a byte is awaited, or -1. */
+_Noreturn void sv_child_start(const sv_spec *spec, const sv_prepared *p, int channel, int go);
+_Noreturn void sv_child_join(const sv_spec *spec, int channel);
+_Noreturn void sv_child_run(const sv_spec *spec, int tty, int channel);
+
+/* self.c */
+int sv_self_limits(const sv_spec *spec, lfs_error *error);
+int sv_self_identity(const sv_spec *spec, lfs_error *error);
+int sv_self_stdio(const int *stdio, int tty, int *keep, lfs_error *error);
+int sv_self_session(int tty, lfs_error *error);
+void sv_self_signals(void);
+int sv_self_close(const int *keep, size_t n); /* all from 3 on but these, ascending */
+int sv_self_exec(const sv_spec *spec, lfs_error *error);
+
+/* init.c: start the command as a child of this process, which is pid 1, and look after all others. */
+_Noreturn void sv_init_run(const sv_spec *spec, int tty, int channel);
+
+#endif
