@@ -197,6 +197,8 @@ class UnpackingSink:
                 try:
                     return self._unpack_blob(descriptor, diff_id, reader, progress, blob)
                 except IntegrityError:
+                    if self._content.has(descriptor):
+                        raise
                     # What a crash left may be damaged: that is no fault of the other side yet.
                     blob.restart()
                     if not resumed or seek is None:

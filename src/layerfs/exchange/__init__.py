@@ -1,9 +1,9 @@
 """Exchange with registries: what the verbs pull, push, login, logout, copy, tags and manifest inspect do.
 
-    pulling  registry -> store
-    pushing  store -> registry, where layers are compressed again if their blobs are not here
-    remote   what needs no store: log in and out, tags, manifests, copies between registries and archives
-    parts    what these operations need of a store
+pulling  registry -> store
+pushing  store -> registry, where layers are compressed again if their blobs are not here
+remote   what needs no store: log in and out, tags, manifests, copies between registries and archives
+parts    what these operations need of a store
 """
 
 from layerfs.exchange.parts import StoreParts

@@ -124,16 +124,12 @@ def _already_here(
     row = parts.database.image(known) if known is not None else None
     if row is None or not sink.has(row.target):
         return None
-    if row.target.digest == found.digest or platforms is None:
+    if platforms is None or row.image_id is None:
         return row.target if row.target.digest == found.digest else None
-    if row.image_id is None or not platforms[0].matches(parts.images.load(row).platform):
-        return None
-    return row.target
+    return row.target if platforms[0].matches(parts.images.load(row).platform) else None
 
 
-def _record(
-    parts: StoreParts, reference: Reference, found: Descriptor, target: Descriptor, repository: str
-) -> bool:
+def _record(parts: StoreParts, reference: Reference, found: Descriptor, target: Descriptor, repository: str) -> bool:
     """Image, name, the digest it has there, and which blobs are there. True when the name is new or moved."""
     name = None if reference.digest is not None else str(reference)
     before = parts.database.resolve(name) if name is not None else None

@@ -82,9 +82,7 @@ def list_tags(repository: str, *, access: Access | None = None) -> list[str]:
         return list(opened.pull_clients(parsed)[-1].tags())
 
 
-def inspect_manifest(
-    reference: str, *, platform: Platform | None = None, access: Access | None = None
-) -> Inspected:
+def inspect_manifest(reference: str, *, platform: Platform | None = None, access: Access | None = None) -> Inspected:
     """The manifest or index of a reference; with ``platform``, of an index the manifest for it."""
     parsed = Reference.parse(reference, default_tag="latest")
     with _opened(access) as opened, about(f"inspect {parsed}"), _source(opened, parsed) as source:

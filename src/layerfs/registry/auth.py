@@ -138,7 +138,7 @@ class Authenticator:
         shown = redact(response.url)
         data = response.read_all(_TOKEN_SIZE)
         if response.status in (400, 401, 403):
-            raise self._unauthorized(f"{shown} refuses the credentials ({response.status})")
+            raise self._unauthorized(f"{shown} answers {response.status}")
         if response.status != 200:
             raise RegistryError(
                 f"log in to {self._endpoint.registry}: {shown} answers {response.status}",
@@ -175,7 +175,7 @@ class Authenticator:
     def _unauthorized(self, reason: str) -> UnauthorizedError:
         registry = self._endpoint.registry
         return UnauthorizedError(
-            f"log in to {registry}: {reason}", status=401, code="UNAUTHORIZED", hint=f"layerfs login {registry}"
+            f"log in to {registry}: {reason} (401)", status=401, code="UNAUTHORIZED", hint=f"layerfs login {registry}"
         )
 
 

@@ -135,9 +135,7 @@ class Client:
         """Begin an upload or ask for a mount (end-4a, end-11): 202 with a Location, or 201."""
         path = f"{self._prefix}/blobs/uploads/{query}"
         # Without its length some servers answer 411.
-        return self.session.request(
-            "POST", path, what, ok=(201, 202), headers={"Content-Length": "0"}, scopes=scopes
-        )
+        return self.session.request("POST", path, what, ok=(201, 202), headers={"Content-Length": "0"}, scopes=scopes)
 
     def tags(self) -> Iterator[str]:
         """All tags, page by page (end-8); AbsentError when there is no such repository."""

@@ -183,9 +183,7 @@ class _Part:
     ``whole``: when the server knows no ranges, the part grows to the end of the blob.
     """
 
-    def __init__(
-        self, places: _Places, start: int, stop: int, closed: threading.Event, *, whole: bool = False
-    ) -> None:
+    def __init__(self, places: _Places, start: int, stop: int, closed: threading.Event, *, whole: bool = False) -> None:
         self._places = places
         self._position = start
         self._whole = whole
@@ -313,6 +311,4 @@ class _Part:
             self._tries = 0
 
     def _wrong_size(self, found: str) -> IntegrityError:
-        return IntegrityError(
-            f"{self._places.what}: the registry sends {found}, not the {self._places.size} announced"
-        )
+        return IntegrityError(f"{self._places.what}: the registry sends {found}, not the {self._places.size} announced")

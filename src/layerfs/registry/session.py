@@ -175,9 +175,7 @@ class Session:
             return UnauthorizedError(
                 text, status=status, code=code or None, url=shown, hint=f"layerfs login {registry}"
             )
-        return RegistryError(
-            text, status=status, code=code or None, url=shown, temporary=status in TEMPORARY_STATUS
-        )
+        return RegistryError(text, status=status, code=code or None, url=shown, temporary=status in TEMPORARY_STATUS)
 
 
 def _clean(text: str) -> str:

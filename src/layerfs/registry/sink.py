@@ -42,6 +42,7 @@ class RegistrySink:
         if is_stored_as_manifest(descriptor.media_type):
             return self._client.has_manifest(descriptor)
         if descriptor.digest in self._there or self._client.has_blob(descriptor.digest):
+            self._there.add(descriptor.digest)
             return True
         if is_foreign(descriptor.media_type):
             return bool(descriptor.urls)

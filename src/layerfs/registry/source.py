@@ -110,4 +110,3 @@ class _UrlClient(Client):
 
     def blob_path(self, digest: Digest) -> str:
         return self._url
-

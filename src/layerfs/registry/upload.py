@@ -165,8 +165,8 @@ class _Upload:
                 self._begin()
                 if at_once and size is not None and self._feed.position == 0:
                     return self._put_all(str(digest), size)
-                self._patch_all()
-                return self._finish(str(digest or self._feed.digest))
+                last_chunk = self._patch_all()
+                return self._finish(str(digest or self._feed.digest), last_chunk)
             except RegistryError as exc:
                 if exc.status == _TOO_LARGE and at_once:
                     at_once, self._location = False, ""
@@ -216,23 +216,25 @@ class _Upload:
         small = self._feed.held(size) if size <= CHUNK else None
         self._request("PUT", self._with_digest(digest), (201, 204), headers, body if small is None else small).close()
 
-    def _patch_all(self) -> None:
-        """Send chunk after chunk to the end."""
-        while data := self._feed.held(self._chunk):
-            start = self._feed.position - len(data)
-            headers = {
-                **_BINARY, "Content-Length": str(len(data)), "Content-Range": f"{start}-{start + len(data) - 1}"
-            }  # fmt: skip
-            response = self._request("PATCH", self._location, (202, 201, 204), headers, data)
+    def _patch_all(self) -> bytes:
+        """Send chunk after chunk; what comes back is the last one, which is shorter and goes with the digest."""
+        while len(data := self._feed.held(self._chunk)) == self._chunk:
+            response = self._request("PATCH", self._location, (202, 201, 204), self._chunk_headers(data), data)
             self._keep_location(response)
             response.close()
             arrived = parse_range_end(response.headers.get("Range"))
-            self._arrived = start + len(data) if arrived is None else arrived
+            self._arrived = self._feed.position if arrived is None else arrived
             self._feed.rewind(self._arrived, self._what)
+        return data
 
-    def _finish(self, digest: str) -> None:
-        headers = {**_BINARY, "Content-Length": "0"}
-        self._request("PUT", self._with_digest(digest), (201, 204), headers, b"").close()
+    def _finish(self, digest: str, data: bytes) -> None:
+        headers = self._chunk_headers(data) if data else {**_BINARY, "Content-Length": "0"}
+        self._request("PUT", self._with_digest(digest), (201, 204), headers, data).close()
+
+    def _chunk_headers(self, data: bytes) -> dict[str, str]:
+        end = self._feed.position
+        where = f"{end - len(data)}-{end - 1}"
+        return {**_BINARY, "Content-Length": str(len(data)), "Content-Range": where}
 
     def _recover(self, digest: Digest | None) -> bool:
         """Find out how much arrived, and go on from there; from the beginning of a new upload if need be.
@@ -264,6 +266,4 @@ class _Upload:
     def _request(
         self, method: str, url: str, ok: tuple[int, ...], headers: dict[str, str], body: Body | Callable[[], Body]
     ) -> Response:
-        return self._client.session.request(
-            method, url, self._what, ok=ok, headers=headers, body=body, retry=False
-        )
+        return self._client.session.request(method, url, self._what, ok=ok, headers=headers, body=body, retry=False)
