@@ -12,8 +12,8 @@ import base64
 import binascii
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from io import BytesIO
 from typing import Protocol, runtime_checkable
@@ -170,19 +170,15 @@ class _Copy:
             self._concurrently(layers.values())
 
     def _concurrently(self, layers: Iterable[Descriptor]) -> None:
-        with ThreadPoolExecutor(self._jobs, thread_name_prefix="copy") as pool:
-            pending = [pool.submit(self._blob, layer) for layer in layers]
-            try:
-                wait(pending, return_when=FIRST_EXCEPTION)
-                if any(future.done() and future.exception() for future in pending):
-                    self._stop.set()
-            except BaseException:
-                self._stop.set()
-                raise
-            finally:
-                if self._stop.is_set():
-                    pool.shutdown(wait=True, cancel_futures=True)
-        _raise_first(pending)
+        team = _Team(self._blob, layers, self._stop)
+        try:
+            team.run(self._jobs)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            team.wait()
+        team.raise_first()
 
     def _blob(self, descriptor: Descriptor) -> None:
         """Copy one blob that is no manifest."""
@@ -219,14 +215,58 @@ class _Copy:
         self._progress.finish(descriptor.digest, "already here")
 
 
-def _raise_first(futures: Sequence["Future[None]"]) -> None:
-    """The error that stopped the others, if there was one."""
-    failures = [future.exception() for future in futures if future.done() and not future.cancelled()]
-    for failure in failures:
-        if failure is not None and not isinstance(failure, _Cancelled):
-            raise failure
-    if any(future.cancelled() for future in futures) or any(failures):
-        raise LayerfsError("copy: cancelled")
+class _Team:
+    """Threads that take one layer after another, until there are none, one fails, or ``stop`` is set.
+
+    An interrupt can strike anywhere in the thread that waits, also while it starts the others; so what counts is
+    who works, not who was started. A thread that begins after the stop touches nothing.
+    """
+
+    def __init__(self, work: Callable[[Descriptor], None], layers: Iterable[Descriptor], stop: threading.Event) -> None:
+        self._work = work
+        self._waiting = deque(layers)
+        self._stop = stop
+        self._working = 0
+        self._changed = threading.Condition()
+        self._failures: list[BaseException] = []
+
+    def run(self, jobs: int) -> None:
+        """Start as many as ``jobs`` threads, and see all layers through."""
+        for _ in range(min(jobs, len(self._waiting))):
+            threading.Thread(target=self._member, name="copy", daemon=True).start()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working and (not self._waiting or self._stop.is_set()))
+
+    def wait(self) -> None:
+        """Until nobody works any more."""
+        with self._changed:
+            self._waiting.clear()
+            self._changed.wait_for(lambda: not self._working)
+
+    def raise_first(self) -> None:
+        """The error that stopped the others, if there was one."""
+        for failure in self._failures:
+            if not isinstance(failure, _Cancelled):
+                raise failure
+        if self._failures:
+            raise LayerfsError("copy: cancelled")
+
+    def _member(self) -> None:
+        while True:
+            with self._changed:
+                if self._stop.is_set() or not self._waiting:
+                    return
+                layer = self._waiting.popleft()
+                self._working += 1
+            try:
+                self._work(layer)
+            except BaseException as exc:
+                self._failures.append(exc)
+                self._stop.set()
+            finally:
+                with self._changed:
+                    self._working -= 1
+                    self._changed.notify_all()
 
 
 _Opener = Callable[[], "contextlib.AbstractContextManager[BlobReader]"]
