@@ -28,12 +28,13 @@ def _loops() -> set[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """No mount and no loop device of the tests outlives them."""
-    mounts, loops = _mounts(), _loops()
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No mount and no loop device of the tests outlives them. Other programs' are theirs, and so are those of
+    another run of the tests: only what lies in this run's own directory counts."""
+    ours = f"{tmp_path_factory.getbasetemp()}/"
     yield
-    left = [f"mount {mount}" for mount in _mounts() - mounts] + [f"loop {loop}" for loop in _loops() - loops]
-    for line in left:
-        if line.startswith("mount "):
-            subprocess.run(["umount", "-l", line.removeprefix("mount ")], check=False)
-    assert not left, f"left behind by the tests: {left}"
+    mounts = sorted(mount for mount in _mounts() if mount.startswith(ours))
+    loops = sorted(loop for loop in _loops() if loop.split(" ", 1)[1].startswith(ours))
+    for mount in reversed(mounts):
+        subprocess.run(["umount", "-l", mount], check=False)
+    assert not mounts + loops, f"left behind by the tests: {mounts + loops}"

@@ -1,6 +1,7 @@
 """Drives the diff of the C core for tests, mounts overlays, and makes random trees."""
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -102,6 +103,16 @@ def overlay(target: Path, lowers: Sequence[Path], upper: Path | None = None, opt
         yield target
     finally:
         subprocess.run(["umount", str(target)], check=True)
+
+
+@contextmanager
+def scratch(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty directory for one example of a property."""
+    where = factory.mktemp("example")
+    try:
+        yield where
+    finally:
+        shutil.rmtree(where)
 
 
 def mknod_socket(path: Path) -> None:

@@ -4,13 +4,12 @@ import errno
 import os
 import subprocess
 import tarfile
-import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from diffkit import changes_of, items, make, mknod_socket, opened, read_all, short, tar_and_stats, tar_of
+from diffkit import changes_of, items, make, mknod_socket, opened, read_all, scratch, short, tar_and_stats, tar_of
 from fstree import Device, Dir, File, Hole, Link, Opaque, Symlink, Whiteout, Xattr, apply, assert_same, holes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -46,9 +45,11 @@ def names(data: bytes) -> list[str]:
 @given(
     tree=items(upper=True), sparse_min=st.sampled_from([0, 1, 250_000]), clamp=st.sampled_from([None, 1_650_000_000])
 )
-def test_same_bytes_as_the_oracle(tree: list[object], sparse_min: int, clamp: int | None) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = make(Path(directory, "upper"), tree)
+def test_same_bytes_as_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, tree: list[object], sparse_min: int, clamp: int | None
+) -> None:
+    with scratch(tmp_path_factory) as where:
+        root = make(where / "upper", tree)
         for options in ({}, {"userxattr": True}):
             want = archive(root, sparse_min=sparse_min, clamp_mtime=clamp, **options)
             assert tar_of(root, sparse_min=sparse_min, clamp_mtime=clamp, **options) == want
@@ -56,18 +57,22 @@ def test_same_bytes_as_the_oracle(tree: list[object], sparse_min: int, clamp: in
 
 @quick
 @given(tree=items())
-def test_a_tree_gives_the_same_bytes_as_the_oracle(tree: list[object]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = make(Path(directory, "tree"), tree)
+def test_a_tree_gives_the_same_bytes_as_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, tree: list[object]
+) -> None:
+    with scratch(tmp_path_factory) as where:
+        root = make(where / "tree", tree)
         assert tar_of(root, tree=True, sparse_min=1) == archive(root, tree=True, sparse_min=1)
 
 
 @quick
 @given(tree=items(upper=True), sizes=st.lists(st.sampled_from([1, 7, 511, 512, 513, 4096, 100_000]), min_size=1))
 @example(tree=[Hole("h", 1 << 18, {5000: b"x"}), File("a", b"y" * 3000)], sizes=[1])
-def test_any_buffer_gives_the_same_bytes(tree: list[object], sizes: list[int]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = make(Path(directory, "upper"), tree)
+def test_any_buffer_gives_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, tree: list[object], sizes: list[int]
+) -> None:
+    with scratch(tmp_path_factory) as where:
+        root = make(where / "upper", tree)
         assert tar_of(root, sizes, sparse_min=1) == tar_of(root, sparse_min=1)
 
 
@@ -128,10 +133,10 @@ def test_hard_links_and_stats(upper: Path) -> None:
 
 @quick
 @given(tree=items())
-def test_gnu_tar_gets_the_tree_back(tree: list[object]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = make(Path(directory, "tree"), tree)
-        copy = Path(directory, "copy")
+def test_gnu_tar_gets_the_tree_back(tmp_path_factory: pytest.TempPathFactory, tree: list[object]) -> None:
+    with scratch(tmp_path_factory) as where:
+        root = make(where / "tree", tree)
+        copy = where / "copy"
         copy.mkdir()
         subprocess.run(
             ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(copy), "-xpf", "-"],

@@ -5,9 +5,8 @@ import random
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from diffkit import (
     make,
     mknod_socket,
     overlay,
+    scratch,
     short,
     tar_and_stats,
     tar_between,
@@ -33,13 +33,6 @@ from layerfs.native import Reader
 pytestmark = pytest.mark.root
 quick = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 EMPTY = bytes(1024)
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory of its own for each example."""
-    with tempfile.TemporaryDirectory() as directory:
-        yield Path(directory)
 
 
 def applied(layer: bytes, base: Path, where: Path) -> dict[bytes, object]:
@@ -63,8 +56,10 @@ def applied(layer: bytes, base: Path, where: Path) -> dict[bytes, object]:
 @example(a=[File("d/x", b"1")], b=[File("d/x", b"2")])
 @example(a=[File("d/x/y")], b=[File("d/x")])
 @example(a=[File("d")], b=[File("d/x/y")])
-def test_the_difference_over_the_first_gives_the_second(a: list[object], b: list[object]) -> None:
-    with scratch() as where:
+def test_the_difference_over_the_first_gives_the_second(
+    tmp_path_factory: pytest.TempPathFactory, a: list[object], b: list[object]
+) -> None:
+    with scratch(tmp_path_factory) as where:
         base, target = make(where / "a", a), make(where / "b", b)
         layer = tar_between(base, target)
         # A layer of nothing says nothing of the root either, which a mount would take from it.
@@ -74,8 +69,8 @@ def test_the_difference_over_the_first_gives_the_second(a: list[object], b: list
 
 @quick
 @given(tree=items())
-def test_equal_trees_differ_in_nothing(tree: list[object]) -> None:
-    with scratch() as where:
+def test_equal_trees_differ_in_nothing(tmp_path_factory: pytest.TempPathFactory, tree: list[object]) -> None:
+    with scratch(tmp_path_factory) as where:
         a, b = make(where / "a", tree), make(where / "b", tree)
         assert tar_between(a, b) == EMPTY
         assert tar_between(a, a) == EMPTY
@@ -84,9 +79,11 @@ def test_equal_trees_differ_in_nothing(tree: list[object]) -> None:
 
 @quick
 @given(a=items(), b=items())
-def test_the_list_names_what_differs(a: list[object], b: list[object]) -> None:
+def test_the_list_names_what_differs(
+    tmp_path_factory: pytest.TempPathFactory, a: list[object], b: list[object]
+) -> None:
     """Against a comparison of two captured trees. Only a C may be more: other names of a changed inode."""
-    with scratch() as where:
+    with scratch(tmp_path_factory) as where:
         base, target = make(where / "a", a), make(where / "b", b)
         x, y = capture(base), capture(target)
         listed = {c.path: c.kind for c in changes_between(base, target)}
