@@ -20,6 +20,8 @@ from layerfs.metadata import Database
 
 __all__ = ["Swept", "sweep"]
 
+_BATCH = 64
+"""Layers that one transaction takes: a few milliseconds, in which no other command can write."""
 _PARTIAL_SECONDS = 7 * 24 * 3600
 """How long a partial download is kept for a pull to continue it."""
 
@@ -50,14 +52,7 @@ def sweep(
     """
     if not dry_run:
         end_dead_leases(database, ingest)
-    reclaimed = 0
-    unneeded = database.unneeded_layers()
-    sizes = {row.diff_id: row.disk for row in database.layers()}
-    gone = unneeded if dry_run else database.take_layers(unneeded)
-    for diff_id in gone:
-        reclaimed += sizes.get(diff_id, 0)
-        if not dry_run:
-            layers.delete(diff_id)
+    gone, reclaimed = _sweep_layers(layers, database, ingest, dry_run)
     removed = []
     for digest in content.digests() if blobs is None else blobs:
         # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
@@ -72,6 +67,24 @@ def sweep(
         if not dry_run:
             ingest.sweep()
     return Swept(tuple(gone), tuple(removed), reclaimed)
+
+
+def _sweep_layers(
+    layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool
+) -> tuple[list[Digest], int]:
+    """The layers that go, and their bytes. Whoever makes a snapshot in a transaction of its own sees each of them
+    either protected by that or gone; their bytes are freed when nobody waits any more."""
+    unneeded = database.unneeded_layers()
+    sizes = {row.diff_id: row.disk for row in database.layers()} if unneeded else {}
+    gone: list[Digest] = unneeded if dry_run else []
+    with nullcontext() if dry_run or not unneeded else ingest.directory("trash") as trash:
+        for start in range(0, len(unneeded) if trash else 0, _BATCH):
+            with database.transaction(durable=True):
+                for diff_id in unneeded[start : start + _BATCH]:
+                    if trash and database.take_layer(diff_id):
+                        layers.retire(diff_id, trash)
+                        gone.append(diff_id)
+    return gone, sum(sizes.get(diff_id, 0) for diff_id in gone)
 
 
 def _is_needed(database: Database, digest: Digest, keep_layer_blobs: bool) -> bool:

@@ -65,6 +65,13 @@ CREATE TABLE record_layers (
 CREATE INDEX record_layers_by_layer ON record_layers (diff_id);
 """
 
+_NEEDED = """(
+    EXISTS (SELECT 1 FROM image_layers AS i WHERE i.diff_id = layers.diff_id)
+    OR EXISTS (SELECT 1 FROM record_layers AS r WHERE r.diff_id = layers.diff_id)
+    OR EXISTS (SELECT 1 FROM lease_items AS l WHERE l.digest = layers.diff_id)
+    OR layers.diff_id IN (SELECT value FROM snapshots, json_each(snapshots.diff_ids)))
+"""
+
 
 class ImageRow(msgspec.Struct, frozen=True):
     """An image that is here: what its names point at, and the image ID (None: an artifact)."""
@@ -514,22 +521,13 @@ class Database:
 
     def unneeded_layers(self) -> list[Digest]:
         """Layers that no image, snapshot, record or lease names."""
-        snapshots = {diff_id for row in self.snapshots() for diff_id in row.diff_ids}
-        rows = self._rows(
-            "SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
-            " AND diff_id NOT IN (SELECT diff_id FROM record_layers)"
-            " AND diff_id NOT IN (SELECT digest FROM lease_items)"
-        )
-        return [Digest(row["diff_id"]) for row in rows if row["diff_id"] not in snapshots]
+        return [Digest(row["diff_id"]) for row in self._rows(f"SELECT diff_id FROM layers WHERE NOT {_NEEDED}")]
 
-    def take_layers(self, diff_ids: Iterable[Digest]) -> list[Digest]:
-        """Forget those of the layers that are unneeded at this instant, and name them: their files may go."""
-        wanted = set(diff_ids)
+    def take_layer(self, diff_id: Digest) -> bool:
+        """Forget a layer if it is unneeded at this instant; whether its file may go."""
         with self.transaction(durable=True):
-            taken = [diff_id for diff_id in self.unneeded_layers() if diff_id in wanted]
-            for diff_id in taken:
-                self._run("DELETE FROM layers WHERE diff_id = ?", diff_id)
-        return taken
+            done = self._run(f"DELETE FROM layers WHERE diff_id = ? AND NOT {_NEEDED}", diff_id)
+            return done.rowcount > 0
 
     def is_leased(self, digest: Digest) -> bool:
         """Whether a lease names a blob or layer."""

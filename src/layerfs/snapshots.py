@@ -58,11 +58,11 @@ class SnapshotStore:
         if not _KEY.fullmatch(key):
             raise InvalidInputError(f"snapshot {key!r}: not a name of letters, digits, '_', '.' and '-'")
         _check_depth(diff_ids)
-        for diff_id in diff_ids:
-            if not self._layers.has(diff_id):
-                raise NotFoundError(f"snapshot {key}: layer {diff_id} is not in the store")
         with system_errors(f"make snapshot {key}"), self._database.transaction():
             self._database.add_snapshot(key, diff_ids)
+            for diff_id in diff_ids:  # in the transaction: from here on no sweep takes one of them
+                if not self._layers.has(diff_id):
+                    raise NotFoundError(f"snapshot {key}: layer {diff_id} is not in the store")
             place = self.root / key
             with suppress(FileNotFoundError):
                 remove_tree(place)  # left by a crash between this directory and its row

@@ -100,10 +100,6 @@ class DirFormat:
         """Reads ``fs/``."""
         return DirTree(os.open(TREE, _DIRECTORY, dir_fd=layer.fd))
 
-    def remove(self, target: Path, ingest: Ingest) -> None:
-        """Rename first: a layer that is half removed is never seen."""
-        with ingest.directory("trash") as trash:
-            os.rename(target, trash / "layer")
 
 
 def _read_header(fd: int, what: str) -> bytes:

@@ -75,7 +75,3 @@ class ErofsFormat:
     def tree(self, layer: OpenLayer) -> LayerTree:
         """Through the core's reader, with no mount."""
         return ErofsTree(Reader(layer.fd))
-
-    def remove(self, target: Path, ingest: Ingest) -> None:
-        """One unlink."""
-        os.unlink(target)

@@ -92,9 +92,6 @@ class Format(Protocol):
         """Names, attributes and contents; it holds descriptors of its own."""
         ...
 
-    def remove(self, target: Path, ingest: Ingest) -> None:
-        """Let the layer vanish at once, and then remove it; FileNotFoundError."""
-        ...
 
 
 @contextmanager

@@ -170,11 +170,16 @@ class LayerStore:
 
     def delete(self, diff_id: Digest) -> None:
         """Remove a layer, and its mount where nobody has that open; no error when it is not there."""
-        self._mounts.release(diff_id.hex)
         if not self.has(diff_id):
             return
+        with self.ingest.directory("trash") as trash:
+            self.retire(diff_id, trash)
+
+    def retire(self, diff_id: Digest, trash: Path) -> None:
+        """Let a layer vanish at once, by moving it into the directory ``trash`` (of the ingest area)."""
+        self._mounts.release(diff_id.hex)
         with system_errors(f"remove layer {diff_id}"), suppress(FileNotFoundError):
-            self._format.remove(self.path(diff_id), self.ingest)
+            os.rename(self.path(diff_id), trash / diff_id.hex)
 
     # ---- mounts ----
 
