@@ -321,7 +321,7 @@ static int pax_map(lfs_tar *t, const char *v, size_t n, lfs_error *error)
         size_t len = comma == NULL ? n : (size_t)(comma - v);
         int r;
 
-        if (parse_decimal(v, len, &numbers[k]) < 0)
+        if (parse_decimal(v, len, &numbers[k]) < 0 || n == len + 1) /* nothing behind a comma */
             return bad(error, t, "sparse map");
         if (++k == 2) {
             k = 0;
