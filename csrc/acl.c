@@ -73,8 +73,13 @@ static int parse_entry(field text, acl_entry *e)
     else
         return -EBADMSG;
     e->perm = 0;
-    for (size_t i = 0; i < perm.n; i++)
+    for (size_t i = 0; i < perm.n; i++) {
+        if (strchr("rwx-", perm.p[i]) == NULL || perm.p[i] == '\0')
+            return -EBADMSG;
         e->perm |= (uint16_t)(perm.p[i] == 'r' ? 4 : perm.p[i] == 'w' ? 2 : perm.p[i] == 'x' ? 1 : 0);
+    }
+    if (perm.n == 0)
+        return -EBADMSG;
     e->id = NO_ID;
     if (e->tag != USER && e->tag != GROUP)
         return 0;
