@@ -47,7 +47,8 @@ class Answer:
 @dataclass
 class Fault:
     """``status``, ``headers`` and ``body`` replace those of the answer (a header of None goes). ``cut``: bytes of the
-    body, then the connection is reset (negative: before any answer). ``drip``: seconds between single bytes.
+    body, then the connection is reset (negative: before any answer). ``carried_out``: what is answered with an error
+    was done all the same. ``drip``: seconds between single bytes.
     ``endless``: the body goes on for ever, chunked. ``swallow``: bytes of the request's body, then a reset.
     """
 
@@ -64,6 +65,7 @@ class Fault:
     swallow: int | None = None
     delay: float = 0.0
     action: Callable[[], None] | None = None
+    carried_out: bool = False
     hits: int = 0
 
     def fits(self, request: Request) -> bool:
@@ -249,7 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if fault is not None and fault.cut is not None and fault.cut < 0:
             return self._reset()
-        answer = self._answer(body)
+        refused = fault is not None and fault.status is not None and fault.status >= 300 and not fault.carried_out
+        answer = Answer(500) if refused else self._answer(body)
         if fault is not None:
             time.sleep(fault.delay)
             answer = fault.change(answer)

@@ -140,6 +140,7 @@ class _Feed:
             return
         self._verifier.update(fresh)
         if not self.finished and (not fresh or self._verifier.count == self._verifier.size):
+            self._verifier.update(self._reader.read(1))
             self._verifier.finish()
             self.finished = True
 
@@ -191,7 +192,7 @@ class _Upload:
         self._begun = None
         self._keep_location(response)
         minimum = response.headers.get("OCI-Chunk-Min-Length", "")
-        if minimum.isascii() and minimum.isdecimal() and len(minimum) < 12:
+        if minimum.isascii() and minimum.isdecimal() and len(minimum) < 20:
             if int(minimum) > _LARGEST_CHUNK:
                 raise RegistryError(f"{self._what}: the registry wants chunks of {minimum} bytes at least")
             self._chunk = max(CHUNK, int(minimum))
