@@ -44,6 +44,7 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.p
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 apt-demo:
