@@ -86,7 +86,7 @@ class Memory:
         return descriptor.digest in self.blobs
 
     def put(self, descriptor: Descriptor, reader: BlobReader, *, progress: object = None) -> None:
-        data = reader.read(-1)
+        data = b"".join(iter(lambda: reader.read(1 << 20), b""))
         if Digest.of(data) != descriptor.digest or len(data) != descriptor.size:
             raise IntegrityError(f"{descriptor.digest}: not that")
         self.order.append(descriptor.digest)
