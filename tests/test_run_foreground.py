@@ -484,7 +484,7 @@ def test_a_terminal(store, places, runtime):
 
 
 def test_interrupt_at_a_terminal_reaches_the_command(store, places, runtime):
-    shown, code = terminal((*places, runtime), "trap 'echo caught; exit 9' INT; echo ready; sleep 20", feed=b"\x03")
+    shown, code = terminal((*places, runtime), "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done", feed=b"\x03")
     assert "caught" in shown
     assert code == 9
 
@@ -521,14 +521,10 @@ def test_a_terminal_of_the_host_is_not_given_away(store, places):
     assert b"=line=" in shown
 
 
-@pytest.mark.parametrize("flag", [{"privileged": True}, {"pid": "host"}, {"restart": "always"}, {"health_cmd": "x"}, {"init": True}])
+@pytest.mark.parametrize("flag", [{"userns": "auto"}, {"security_opt": ["apparmor=x"]}])
 def test_what_is_not_offered_is_refused(store, flag):
-    try:
-        container = store.containers.create(options("true", **flag))
-    except UnsupportedError as exc:
-        assert next(iter(flag)).replace("_", "-") in str(exc)
-    else:
-        container.remove()
+    with pytest.raises(UnsupportedError, match=next(iter(flag)).replace("_", "-")):
+        store.containers.create(options("true", **flag))
 
 
 def test_from_many_threads(store):

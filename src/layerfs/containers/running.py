@@ -12,7 +12,7 @@ from layerfs.containers.starting import run_spec
 from layerfs.errors import InUseError, LayerfsError, NotFoundError
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
-from layerfs.runtime import Stdio, attend, identify, is_alive, remove_bundle
+from layerfs.runtime import Cgroup, Signals, Stdio, attend, identify, is_alive, remove_bundle
 
 __all__ = ["LOST", "reap", "remove_all", "run_in_foreground"]
 
@@ -37,14 +37,16 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             streams = stack.enter_context(
                 Stdio(stdio, interactive=config.options.interactive, terminal=config.options.tty)
             )
+            signals = stack.enter_context(Signals(sig_proxy))
             process = runtime.start(spec, root, streams.given)
             stack.callback(process.close)
+            signals.to(process)
             state = msgspec.structs.replace(
                 state, status="running", process=identify(process.pid), exit_code=0, error="", started=time.time(),
                 finished=0.0, fleeting=state.auto_remove,
             )  # fmt: skip
             parts.set_state(config.id, state)
-            code = attend(process, streams, sig_proxy=sig_proxy)
+            code = attend(process, streams)
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
         parts.set_state(config.id, failed)
@@ -90,12 +92,20 @@ def reap(parts: Parts, row: ContainerRow) -> bool:
                 parts.set_state(row.id, state)
             _release_stale(parts, row.id)
             remove_bundle(parts.run / "containers" / row.id)
+            _cgroup(parts, row.id).remove()
             if not state.fleeting:
                 return True
             remove_all(parts, row.id)
         return False
     finally:
         lock.release()
+
+
+def _cgroup(parts: Parts, id: str) -> Cgroup:
+    parent = None
+    with suppress(LayerfsError):
+        parent = parts.config(id).options.cgroup_parent
+    return Cgroup(id, parent)
 
 
 def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:

@@ -9,7 +9,7 @@ from layerfs.containers.options import CreateOptions
 from layerfs.containers.record import Config, MountUse
 from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
-from layerfs.runtime import Limits, MountSpec, RunSpec, capability_mask, resolve_user
+from layerfs.runtime import DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
 
 __all__ = ["refuse_unsupported", "run_spec"]
 
@@ -39,6 +39,22 @@ def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
         new_privileges=_new_privileges(options),
         limits=_limits(options),
         annotations=_annotations(config.section),
+        init=options.init,
+        privileged=options.privileged,
+        share=tuple(
+            kind
+            for kind, value in (
+                ("pid", options.pid),
+                ("ipc", options.ipc),
+                ("uts", options.uts),
+                ("cgroup", options.cgroupns),
+            )
+            if value == "host"
+        ),
+        devices=tuple(DeviceSpec(item.source, item.target, item.permissions) for item in options.devices),
+        shm_size=options.shm_size,
+        sysctls=options.sysctls,
+        cgroup_parent=options.cgroup_parent,
     )
 
 
@@ -106,21 +122,8 @@ def _new_privileges(options: CreateOptions) -> bool:
 
 def refuse_unsupported(options: CreateOptions) -> None:
     """UnsupportedError, by name, for an option that no launcher here offers."""
-    for name, usual in (
-        ("pid", "private"),
-        ("ipc", "private"),
-        ("uts", "private"),
-        ("cgroupns", "private"),
-        ("userns", "host"),
-        ("devices", ()),
-        ("privileged", False),
-        ("init", False),
-        ("sysctls", {}),
-        ("cgroup_parent", None),
-        ("shm_size", 64 << 20),
-    ):
-        if getattr(options, name) != usual:
-            raise UnsupportedError(f"option --{_FLAG.get(name, name).replace('_', '-')}: not offered")
+    if options.userns != "host":
+        raise UnsupportedError(f"option --userns {options.userns}: not offered")
     if options.restart.policy != "no":
         raise UnsupportedError(f"option --restart {options.restart.policy}: not offered")
     if options.health is not None and options.health.test != ("NONE",):
@@ -129,6 +132,3 @@ def refuse_unsupported(options: CreateOptions) -> None:
         name, _, value = word.replace(":", "=", 1).partition("=")
         if name != "no-new-privileges" or value.lower() not in ("", "true", "false", "1", "0"):
             raise UnsupportedError(f"option --security-opt {word!r}: not offered")
-
-
-_FLAG = {"devices": "device", "sysctls": "sysctl"}

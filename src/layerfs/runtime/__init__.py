@@ -7,16 +7,20 @@ gives a ``Started`` process, which ``attend`` moves the bytes and signals of unt
 from layerfs.runtime.beneath import Place, open_beneath, read_beneath
 from layerfs.runtime.builtin import BuiltinRuntime
 from layerfs.runtime.capabilities import capability_mask, capability_names
+from layerfs.runtime.cgroups import Cgroup, Usage
 from layerfs.runtime.choice import RuntimeChoice, Runtimes
-from layerfs.runtime.foreground import Stdio, attend
+from layerfs.runtime.foreground import Signals, Stdio, attend
 from layerfs.runtime.oci import oci_config
 from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
-from layerfs.runtime.spec import Limits, MountSpec, RunSpec, Runtime, Started
+from layerfs.runtime.spec import DeviceSpec, ExecSpec, Limits, MountSpec, RunSpec, Runtime, Started
 from layerfs.runtime.standard import StandardRuntime, remove_bundle
 from layerfs.runtime.user import User, resolve_user
 
 __all__ = [
     "BuiltinRuntime",
+    "Cgroup",
+    "DeviceSpec",
+    "ExecSpec",
     "Identity",
     "Limits",
     "MountSpec",
@@ -25,9 +29,11 @@ __all__ = [
     "Runtime",
     "RuntimeChoice",
     "Runtimes",
+    "Signals",
     "StandardRuntime",
     "Started",
     "Stdio",
+    "Usage",
     "User",
     "attend",
     "capability_mask",

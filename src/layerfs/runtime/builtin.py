@@ -2,21 +2,19 @@
 
 import errno
 import os
+import resource
 import signal
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from layerfs import native
-from layerfs.errors import NativeError, UnsupportedError
+from layerfs.errors import LayerfsError, UnsupportedError
+from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.process import exit_code
-from layerfs.runtime.spec import MountSpec, RunSpec, Started, command_failure
+from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, command_failure
 
 __all__ = ["BuiltinRuntime"]
-
-_AT_FDCWD = -100
-_CANNOT_RUN = (
-    errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR, errno.EPERM, errno.ELOOP, errno.E2BIG,
-    errno.ETXTBSY, errno.ENAMETOOLONG, errno.EINVAL, errno.ELIBBAD,
-)  # fmt: skip
 
 
 class BuiltinRuntime:
@@ -27,80 +25,128 @@ class BuiltinRuntime:
     def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.start``."""
         _refuse(spec)
+        cgroup = Cgroup(spec.id, spec.cgroup_parent)
         with ExitStack() as stack:
-            binds = []
-            for mount in spec.mounts:
-                fd = _source(mount)
-                stack.callback(os.close, fd)
-                binds.append(native.Bind(fd, mount.target, mount.is_dir))
-            launch = native.LaunchSpec(
-                root=root,
-                args=spec.args,
-                env=spec.env,
-                cwd=spec.cwd,
-                hostname=spec.hostname,
-                uid=spec.user.uid,
-                gid=spec.user.gid,
-                groups=spec.user.groups,
-                capabilities=spec.capabilities,
-                binds=binds,
-                stdio=stdio,
-                readonly=spec.readonly,
-                tty=spec.tty,
-                no_network=spec.network == "none",
-                new_privileges=spec.new_privileges,
+            stack.callback(cgroup.remove)
+            with cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
+                fields = launch_fields(spec)
+                started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
+            stack.pop_all()
+            return _Child(*started, cgroup)
+
+    def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
+        """See ``Runtime.execute``."""
+        with ExitStack() as stack:
+            try:
+                pidfd = os.pidfd_open(spec.pid)
+            except ProcessLookupError:
+                raise LayerfsError(f"execute in container {spec.id[:12]}: it is not running") from None
+            stack.callback(os.close, pidfd)
+            groups = []
+            for path in Cgroup(spec.id, spec.cgroup_parent).paths:
+                groups.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                stack.callback(os.close, groups[-1])
+            stack.enter_context(_commands(spec.args[0]))
+            process = native.join(
+                native.JoinSpec(
+                    pidfd=pidfd,
+                    args=spec.args,
+                    env=spec.env,
+                    cwd=spec.cwd,
+                    uid=spec.user.uid,
+                    gid=spec.user.gid,
+                    groups=spec.user.groups,
+                    capabilities=spec.capabilities,
+                    new_privileges=spec.new_privileges,
+                    cgroups=groups,
+                    stdio=stdio,
+                    tty=spec.tty,
+                )
             )
-            stack.pop_all()  # the launch consumes the sources, also when it fails
-            return _Child(*_launch(launch, spec.args[0]))
+            return _Child(process.pid, process.pidfd, process.terminal, None)
 
 
-def _launch(launch: native.LaunchSpec, command: str) -> tuple[int, int, int | None]:
-    try:
-        return native.launch(launch)
-    except NativeError as exc:
-        # The core's message for a failed exec; all other failures name another operation.
-        if str(exc).startswith(f"run {command[:100]}") and exc.errno in _CANNOT_RUN:
-            raise command_failure(command, exc.errno or 0, _reason(exc.errno or 0)) from exc
-        raise
+def launch_fields(spec: RunSpec) -> dict[str, Any]:
+    """The fields of a ``native.LaunchSpec`` but root, streams and control groups."""
+    return {
+        "args": spec.args,
+        "env": spec.env,
+        "cwd": spec.cwd,
+        "hostname": "" if "uts" in spec.share else spec.hostname,
+        "domainname": "" if "uts" in spec.share else spec.domainname,
+        "uid": spec.user.uid,
+        "gid": spec.user.gid,
+        "groups": spec.user.groups,
+        "capabilities": spec.capabilities,
+        "new_privileges": spec.new_privileges,
+        "privileged": spec.privileged,
+        "readonly": spec.readonly,
+        "tty": spec.tty,
+        "init": spec.init,
+        "no_network": spec.network == "none",
+        "share": spec.share,
+        "oom_score_adj": spec.limits.oom_score_adj,
+        "rlimits": [
+            (getattr(resource, f"RLIMIT_{name.upper()}"), soft, hard) for name, soft, hard in spec.limits.ulimits
+        ],
+        "mounts": [*map(_mount, spec.mounts), *_extra_mounts(spec)],
+    }
 
 
-def _reason(code: int) -> str:
-    if code == errno.ENOENT:
-        return "no such command in the container"
-    return os.strerror(code)
-
-
-def _source(mount: MountSpec) -> int:
+def _mount(mount: MountSpec) -> native.Mount:
+    options = ["ro"] if mount.readonly else []
     if mount.type == "tmpfs":
-        raise UnsupportedError(f"mount {mount.target}: the built-in launcher has no tmpfs mounts")
-    return native.bind_mount(
-        _AT_FDCWD, mount.source, recursive=mount.recursive, readonly=mount.readonly
-    )
+        options += ["nosuid", "nodev"] + ([] if mount.exec else ["noexec"])
+        options += [f"size={mount.size}"] if mount.size is not None else []
+        options += [f"mode={mount.mode if mount.mode is not None else 0o1777:o}"]
+        return native.Mount(type="tmpfs", target=mount.target, options=options)
+    options += ["rec"] if mount.recursive else []
+    options += [mount.propagation.removeprefix("r")] if mount.propagation not in ("private", "rprivate") else []
+    return native.Mount(type="bind", source=mount.source, target=mount.target, options=options)
+
+
+def _extra_mounts(spec: RunSpec) -> Iterator[native.Mount]:
+    if spec.shm_size != 64 << 20:
+        options = ["nosuid", "nodev", "noexec", f"size={spec.shm_size}", "mode=1777"]
+        yield native.Mount(type="tmpfs", target="/dev/shm", options=options)
+    for device in spec.devices:
+        yield native.Mount(type="device", source=device.source, target=device.target)
 
 
 def _refuse(spec: RunSpec) -> None:
     """What this launcher cannot do is refused by name."""
-    limits = spec.limits
-    for name in limits.__struct_fields__:
-        if getattr(limits, name) not in (None, ()):
-            raise UnsupportedError(f"limit {name}: the built-in launcher does not set it", hint="use --runtime runc")
-    for mount in spec.mounts:
-        if mount.propagation not in ("private", "rprivate"):
+    if spec.sysctls:
+        raise UnsupportedError("option --sysctl: the built-in launcher does not set it", hint="use --runtime runc")
+    for device in spec.devices:
+        if "r" not in device.permissions or "w" not in device.permissions:
             raise UnsupportedError(
-                f"mount {mount.target}: propagation {mount.propagation} is not offered by the built-in launcher",
+                f"device {device.source}: permissions {device.permissions} are not offered by the built-in launcher",
                 hint="use --runtime runc",
             )
-    if spec.domainname:
-        raise UnsupportedError("domain name: the built-in launcher does not set it", hint="use --runtime runc")
+    for name, _, _ in spec.limits.ulimits:
+        if not hasattr(resource, f"RLIMIT_{name.upper()}"):
+            raise UnsupportedError(f"ulimit {name}: the built-in launcher does not set it", hint="use --runtime runc")
+
+
+@contextmanager
+def _commands(command: str) -> Iterator[None]:
+    """A command that cannot be executed is told from all that can go wrong before."""
+    try:
+        yield
+    except native.CommandError as exc:
+        code = exc.errno or errno.ENOENT
+        reason = "no such command in the container" if code == errno.ENOENT else os.strerror(code)
+        raise command_failure(command, code, reason) from exc
 
 
 class _Child:
     """A launched process; its parent is this one."""
 
-    def __init__(self, pid: int, pidfd: int, terminal: int | None) -> None:
+    def __init__(self, pid: int, pidfd: int, terminal: int | None, cgroup: Cgroup | None) -> None:
         self.pid = pid
         self.terminal = terminal
         self._pidfd = pidfd
+        self._cgroup = cgroup
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -118,3 +164,5 @@ class _Child:
         os.close(self._pidfd)
         if self.terminal is not None:
             os.close(self.terminal)
+        if self._cgroup is not None:
+            self._cgroup.remove()

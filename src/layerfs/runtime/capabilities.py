@@ -1,6 +1,7 @@
 """Capabilities: their numbers, the set that containers get, and what options make of it."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def capability_mask(add: Sequence[str] = (), drop: Sequence[str] = (), *, privil
     """The set of a container as a bit mask; InvalidInputError for a name that is none."""
     added, dropped = ([_plain(name) for name in names] for names in (add, drop))
     known = [name for number, name in enumerate(NAMES) if number <= _last()]
+    mine = [name for number, name in enumerate(NAMES) if _own() >> number & 1]  # nobody can give more than that
     if privileged:
-        return _mask(known)
-    base = known if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT)
+        return _mask(mine)
+    base = mine if "ALL" in added else [] if "ALL" in dropped else list(DEFAULT)
     wanted = {*base, *(name for name in added if name != "ALL")}
     return _mask(wanted.difference(dropped).intersection(known))
 
@@ -55,3 +57,12 @@ def _plain(name: str) -> str:
 @functools.cache
 def _last() -> int:
     return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+
+@functools.cache
+def _own() -> int:
+    """The permitted set of this process; in a namespace of its own an ordinary user has all of them."""
+    if os.geteuid() != 0:
+        return (1 << (_last() + 1)) - 1
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm:"))

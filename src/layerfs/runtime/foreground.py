@@ -19,7 +19,7 @@ from typing import Any
 from layerfs.errors import InvalidInputError
 from layerfs.runtime.spec import Started
 
-__all__ = ["Stdio", "attend"]
+__all__ = ["Signals", "Stdio", "attend"]
 
 _PIECE = 1 << 16
 _PROXIED = (
@@ -86,18 +86,46 @@ class Stdio:
             os.close(fd)
 
 
-def attend(process: Started, stdio: Stdio, *, sig_proxy: bool = True) -> int:
-    """Move bytes and hand on signals until the process ends; its exit code.
+class Signals:
+    """Hands signals of this process on to a container, from before its start on. For a ``with``.
 
-    Signals are handed on only from the main thread, the one that gets them; their handlers are put back after.
+    Only the main thread gets signals; in another one this does nothing.
     """
+
+    def __init__(self, proxied: bool = True) -> None:
+        self._proxied = proxied and threading.current_thread() is threading.main_thread()
+        self._early: list[int] = []
+        self._process: Started | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Signals":
+        if self._proxied:
+            self._stack.enter_context(_handlers(dict.fromkeys(_PROXIED, self._take)))
+        return self
+
+    def _take(self, number: int, _: Any) -> None:
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.signal(number)
+
+    def to(self, process: Started) -> None:
+        """From now on to this process, and what came so far too."""
+        self._process = process
+        while self._early:
+            process.signal(self._early.pop(0))
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def attend(process: Started, stdio: Stdio) -> int:
+    """Move bytes until the process ends; its exit code."""
     stdio.started()
     with ExitStack() as stack:
         mover = _Mover(process, stdio)
         if process.terminal is not None:
             stack.enter_context(_own_terminal(process.terminal, stdio))
-        if sig_proxy and threading.current_thread() is threading.main_thread():
-            stack.enter_context(_handlers(dict.fromkeys(_PROXIED, lambda number, _: process.signal(number))))
         mover.run()
         return process.wait()
 
@@ -112,10 +140,20 @@ def _own_terminal(master: int, stdio: Stdio) -> Iterator[None]:
             if threading.current_thread() is threading.main_thread():
                 stack.enter_context(_handlers({signal.SIGWINCH: lambda *_: _copy_size(ours, master)}))
         if stdio.interactive:
-            before = termios.tcgetattr(stdio.ours[0])
-            stack.callback(termios.tcsetattr, stdio.ours[0], termios.TCSADRAIN, before)
-            tty.setraw(stdio.ours[0])
+            stack.enter_context(raw_terminal(stdio.ours[0]))
         yield
+
+
+@contextmanager
+def raw_terminal(fd: int) -> Iterator[None]:
+    """A terminal that passes every key on, as it was again at the end."""
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # it may be gone
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def _copy_size(source: int, target: int) -> None:

@@ -1,12 +1,13 @@
 """The configuration of an OCI bundle (runtime-spec 1.2) for a ``RunSpec``."""
 
 import os
+import stat
 from typing import Any
 
 from layerfs.runtime.capabilities import capability_names
-from layerfs.runtime.spec import Limits, MountSpec, RunSpec
+from layerfs.runtime.spec import DeviceSpec, ExecSpec, MountSpec, RunSpec
 
-__all__ = ["oci_config"]
+__all__ = ["oci_config", "oci_process"]
 
 _MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -19,41 +20,73 @@ _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2))  # null zero
 
 def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
     """The document ``config.json``; ``rootfs`` is where the root is, absolute or relative to the bundle."""
-    namespaces = ["pid", "mount", "uts", "ipc", "cgroup"] + (["network"] if spec.network == "none" else [])
+    linux: dict[str, Any] = {
+        "namespaces": [{"type": name} for name in _namespaces(spec)],
+        "resources": _resources(spec),
+        "cgroupsPath": "/" + os.path.join((spec.cgroup_parent or "layerfs").strip("/"), spec.id),
+        "devices": [_device(device) for device in spec.devices],
+    }
+    if not spec.privileged:
+        linux |= {"maskedPaths": list(_MASKED), "readonlyPaths": list(_READONLY)}
+    # The member "domainname" is young, and older runtimes leave it out in silence.
+    domain = {"kernel.domainname": spec.domainname} if spec.domainname and "uts" not in spec.share else {}
+    if spec.sysctls or domain:
+        linux["sysctl"] = {**domain, **spec.sysctls}
+    process = oci_process(spec)
+    process["rlimits"] = [
+        {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)}
+        for name, soft, hard in spec.limits.ulimits
+    ]
+    if spec.limits.oom_score_adj is not None:
+        process["oomScoreAdj"] = spec.limits.oom_score_adj
+    document: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "process": process,
+        "root": {"path": rootfs, "readonly": spec.readonly},
+        "mounts": [*_system_mounts(spec), *map(_mount, spec.mounts)],
+        "annotations": dict(spec.annotations),
+        "linux": linux,
+    }
+    if "uts" not in spec.share:
+        document["hostname"] = spec.hostname
+    return document
+
+
+def oci_process(spec: RunSpec | ExecSpec) -> dict[str, Any]:
+    """The ``process`` of a configuration, or of an ``exec``."""
     capabilities = capability_names(spec.capabilities)
     return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": spec.tty,
-            "user": {
-                "uid": spec.user.uid,
-                "gid": spec.user.gid,
-                "additionalGids": list(spec.user.groups),
-                "umask": 0o022,
-            },
-            "args": list(spec.args),
-            "env": list(spec.env),
-            "cwd": spec.cwd,
-            # No inheritable and no ambient set: they would outlive a change of user.
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": not spec.new_privileges,
-            "rlimits": [
-                {"type": f"RLIMIT_{name.upper()}", "soft": _limit(soft), "hard": _limit(hard)}
-                for name, soft, hard in spec.limits.ulimits
-            ],
-            **({"oomScoreAdj": spec.limits.oom_score_adj} if spec.limits.oom_score_adj is not None else {}),
+        "terminal": spec.tty,
+        "user": {
+            "uid": spec.user.uid,
+            "gid": spec.user.gid,
+            "additionalGids": list(spec.user.groups),
+            "umask": 0o022,
         },
-        "root": {"path": rootfs, "readonly": spec.readonly},
-        "hostname": spec.hostname,
-        **({"domainname": spec.domainname} if spec.domainname else {}),
-        "mounts": [*_system_mounts(), *map(_mount, spec.mounts)],
-        "annotations": dict(spec.annotations),
-        "linux": {
-            "namespaces": [{"type": name} for name in namespaces],
-            "maskedPaths": list(_MASKED),
-            "readonlyPaths": list(_READONLY),
-            "resources": _resources(spec.limits),
-        },
+        "args": list(spec.args),
+        "env": list(spec.env),
+        "cwd": spec.cwd,
+        # No inheritable and no ambient set: they would outlive a change of user.
+        "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+        "noNewPrivileges": not spec.new_privileges,
+    }
+
+
+def _namespaces(spec: RunSpec) -> list[str]:
+    kinds = ["mount", *(name for name in ("pid", "uts", "ipc", "cgroup") if name not in spec.share)]
+    return [*kinds, "network"] if spec.network == "none" else kinds
+
+
+def _device(device: DeviceSpec) -> dict[str, Any]:
+    status = os.stat(device.source)
+    return {
+        "path": device.target,
+        "type": "b" if stat.S_ISBLK(status.st_mode) else "c",
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
     }
 
 
@@ -61,17 +94,24 @@ def _limit(value: int) -> int:
     return value if value >= 0 else 2**64 - 1
 
 
-def _system_mounts() -> list[dict[str, Any]]:
+def _system_mounts(spec: RunSpec) -> list[dict[str, Any]]:
     quiet = ["nosuid", "noexec", "nodev"]
+    mode = "rw" if spec.privileged else "ro"
+    own = {mount.target for mount in spec.mounts}
     mounts = [
         ("/proc", "proc", "proc", quiet),
         ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", "size=65536k"]),
+        ("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={spec.shm_size}"]),
         ("/dev/mqueue", "mqueue", "mqueue", quiet),
-        ("/sys", "sysfs", "sysfs", [*quiet, "ro"]),
-        ("/sys/fs/cgroup", "cgroup", "cgroup", [*quiet, "relatime", "ro"]),
+        ("/sys", "sysfs", "sysfs", [*quiet, mode]),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", [*quiet, "relatime", mode]),
     ]
+    if "ipc" in spec.share:
+        # The host's, as its namespace is: message queues cannot be mounted from another one.
+        mounts = [entry for entry in mounts if entry[0] not in ("/dev/shm", "/dev/mqueue")]
+        mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind", "nosuid", "noexec", "nodev"]))
+    mounts = [entry for entry in mounts if entry[0] not in own]
     return [
         {"destination": target, "type": kind, "source": source, "options": options}
         for target, kind, source, options in mounts
@@ -89,16 +129,9 @@ def _mount(mount: MountSpec) -> dict[str, Any]:
     return {"destination": mount.target, "type": "bind", "source": os.path.abspath(mount.source), "options": options}
 
 
-def _resources(limits: Limits) -> dict[str, Any]:
-    devices: list[dict[str, Any]] = [
-        {"allow": False, "access": "rwm"},
-        {"allow": True, "type": "c", "access": "m"},
-        {"allow": True, "type": "b", "access": "m"},
-        {"allow": True, "type": "c", "major": 136, "access": "rwm"},
-    ]
-    devices += [
-        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for major, minor in _DEVICES
-    ]
+def _resources(spec: RunSpec) -> dict[str, Any]:
+    limits = spec.limits
+    devices: list[dict[str, Any]] = [{"allow": True, "access": "rwm"}] if spec.privileged else _devices(spec)
     memory = {
         "limit": limits.memory,
         "swap": limits.memory_swap,
@@ -119,3 +152,21 @@ def _resources(limits: Limits) -> dict[str, Any]:
     if limits.pids is not None:
         resources["pids"] = {"limit": limits.pids}
     return resources
+
+
+def _devices(spec: RunSpec) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "access": "m"},
+        {"allow": True, "type": "b", "access": "m"},
+        {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+    ]
+    numbers = [("c", major, minor, "rwm") for major, minor in _DEVICES]
+    for device in spec.devices:
+        shown = _device(device)
+        numbers.append((shown["type"], shown["major"], shown["minor"], device.permissions))
+    rules += [
+        {"allow": True, "type": kind, "major": major, "minor": minor, "access": access}
+        for kind, major, minor, access in numbers
+    ]
+    return rules

@@ -7,7 +7,7 @@ import msgspec
 from layerfs.errors import LayerfsError, NativeError
 from layerfs.runtime.user import User
 
-__all__ = ["Limits", "MountSpec", "RunSpec", "Runtime", "Started", "command_failure"]
+__all__ = ["DeviceSpec", "ExecSpec", "Limits", "MountSpec", "RunSpec", "Runtime", "Started", "command_failure"]
 
 
 class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +23,14 @@ class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
     mode: int | None = None
     exec: bool = False
+
+
+class DeviceSpec(msgspec.Struct, frozen=True):
+    """A device of the host; permissions are of ``rwm``."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +66,31 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     new_privileges: bool = False
     limits: Limits = Limits()
     annotations: dict[str, str] = {}
+    init: bool = False
+    privileged: bool = False
+    share: tuple[str, ...] = ()
+    """Namespaces of the host that are kept: pid, ipc, uts, cgroup."""
+    devices: tuple[DeviceSpec, ...] = ()
+    shm_size: int = 64 << 20
+    sysctls: dict[str, str] = {}
+    cgroup_parent: str | None = None
+    seccomp: bool = True
+
+
+class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One more process for a running container, named by its first process ``pid``."""
+
+    id: str
+    pid: int
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: User
+    capabilities: int
+    new_privileges: bool = False
+    tty: bool = False
+    seccomp: bool = True
+    cgroup_parent: str | None = None
 
 
 class Started(Protocol):
@@ -94,6 +127,11 @@ class Runtime(Protocol):
 
         Raises what ``command_failure`` makes where the command cannot be executed, NativeError for all else.
         """
+        ...
+
+
+    def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
+        """Start one more process in a running container; raises as ``start``."""
         ...
 
 

@@ -3,16 +3,19 @@
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from layerfs import native
-from layerfs.errors import LayerfsError, NativeError, native_error
+from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error
 from layerfs.fsutil import remove_tree
-from layerfs.runtime.oci import oci_config
-from layerfs.runtime.spec import RunSpec, Started, command_failure
+from layerfs.runtime.lookup import check_command
+from layerfs.runtime.oci import oci_config, oci_process
+from layerfs.runtime.spec import ExecSpec, RunSpec, Started, command_failure
 
 __all__ = ["StandardRuntime"]
 
@@ -29,7 +32,10 @@ class StandardRuntime:
 
     def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.start``."""
-        bundle = self._run / "containers" / spec.id
+        bundle = self.bundle(spec.id)
+        if spec.init:
+            raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
+        check_command(spec, root)
         with ExitStack() as stack:
             try:
                 (bundle / "rootfs").mkdir(parents=True, mode=0o700)
@@ -38,10 +44,31 @@ class StandardRuntime:
             except OSError as exc:
                 raise native_error(exc, f"write the bundle {bundle}") from exc
             native.attach(root, bundle / "rootfs")
-            child = _RuntimeChild(self, spec, bundle, stdio)
+            words = ["run", "--bundle", str(bundle)]
+            child = _RuntimeChild(self, spec, bundle / "run", words, stdio)
             child.wait_started()
             stack.pop_all()
             return child
+
+    def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
+        """See ``Runtime.execute``."""
+        place = self.bundle(spec.id) / f"exec-{secrets.token_hex(6)}"
+        try:
+            place.mkdir(mode=0o700)
+            (place / "process.json").write_text(json.dumps(oci_process(spec)))
+        except OSError as exc:
+            raise native_error(exc, f"execute in container {spec.id[:12]}: write {place}") from exc
+        try:
+            child = _RuntimeChild(self, spec, place, ["exec", "--process", str(place / "process.json")], stdio)
+            child.wait_started()
+        except BaseException:
+            remove_tree(place)
+            raise
+        return child
+
+    def bundle(self, id: str) -> Path:
+        """The bundle of a container that runs."""
+        return self._run / "containers" / id
 
     def state_directory(self) -> Path:
         """Where the program keeps what it knows of its containers."""
@@ -71,23 +98,31 @@ def remove_bundle(bundle: Path) -> None:
 
 
 class _RuntimeChild:
-    """``runc run`` in the foreground, which waits for its container and ends with its exit code."""
+    """``runc run`` or ``runc exec`` in the foreground, which waits for its process and ends with its exit code."""
 
     terminal: int | None = None  # the program moves the bytes of a terminal itself
 
-    def __init__(self, runtime: StandardRuntime, spec: RunSpec, bundle: Path, stdio: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        runtime: StandardRuntime,
+        spec: RunSpec | ExecSpec,
+        place: Path,
+        words: list[str],
+        stdio: tuple[int, int, int],
+    ) -> None:
         self._runtime = runtime
         self._id = spec.id
         self._command = spec.args[0]
-        self._bundle = bundle
-        self._pid_file = bundle / "pid"
-        self._log = bundle / "log"
+        self._place = place
+        self._is_exec = isinstance(spec, ExecSpec)
+        place.mkdir(mode=0o700, exist_ok=True)
+        self._pid_file = place / "pid"
+        self._log = place / "log"
         self.pid = 0
-        words = runtime.command()
-        words += ["--log", str(self._log), "--log-format", "json", "run", "--bundle", str(bundle)]
+        log = ["--log", str(self._log), "--log-format", "json"]
         try:
             self._process = subprocess.Popen(
-                [*words, "--pid-file", str(self._pid_file), spec.id],
+                [*runtime.command(), *log, *words, "--pid-file", str(self._pid_file), spec.id],
                 stdin=stdio[0],
                 stdout=stdio[1],
                 stderr=stdio[2],
@@ -100,14 +135,13 @@ class _RuntimeChild:
 
     def wait_started(self) -> None:
         """Until the container runs; raises what kept it from that."""
-        import time  # only used here
-
         while self._process.poll() is None and not self._read_pid():
             time.sleep(0.001)
         if not self._read_pid():
             self._process.wait()
             os.close(self._pidfd)
-            self._runtime.forget(self._id)
+            if not self._is_exec:
+                self._runtime.forget(self._id)
             raise self._failure()
 
     def _read_pid(self) -> bool:
@@ -131,15 +165,16 @@ class _RuntimeChild:
 
     def wait(self) -> int:
         code = self._process.wait()
-        if code < 0:  # the runtime itself was ended
-            self._runtime.forget(self._id)
-            return 128 - code
-        return code
+        return code if code >= 0 else 128 - code  # the program itself was ended by a signal
 
     def close(self) -> None:
         os.close(self._pidfd)
-        self._runtime.forget(self._id)
-        remove_bundle(self._bundle)
+        if self._is_exec:
+            with suppress(OSError):
+                remove_tree(self._place)
+        else:
+            self._runtime.forget(self._id)
+            remove_bundle(self._place.parent)
 
 
 _FAILURES = (

@@ -1,0 +1,297 @@
+"""Control groups of a container: made, limited, frozen, counted and removed, on version 1, 2 and hybrid hosts.
+
+A container's groups are ``layerfs/<id>`` (below ``--cgroup-parent`` where given) of each controller that the host
+has mounted; on a version 2 host it is one.  What a user asked for and the host cannot do is an error; what nobody
+asked for is left out in silence.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from layerfs.errors import NativeError, UnsupportedError, native_error
+from layerfs.runtime.spec import Limits
+
+__all__ = ["Cgroup", "Usage"]
+
+import msgspec
+
+_WANTED = ("freezer", "memory", "pids", "cpu", "cpuacct", "cpuset", "blkio")
+_PERIOD = 100_000
+_FREEZE_SECONDS = 10.0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a container uses now: bytes, nanoseconds of processor time, processes; 0 where the host does not count."""
+
+    memory: int = 0
+    memory_limit: int = 0
+    cpu: int = 0
+    pids: int = 0
+    pids_limit: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+class Cgroup:
+    """The groups of one container. Nothing is made before ``create``."""
+
+    def __init__(self, id: str, parent: str | None = None) -> None:
+        self._name = os.path.join((parent or "layerfs").strip("/"), id)
+        self._roots = _roots()
+
+    @property
+    def _version2(self) -> bool:
+        return "" in self._roots
+
+    def _path(self, controller: str) -> Path | None:
+        """The group's directory in the hierarchy of a controller; None where the host has none."""
+        root = self._roots.get("") or self._roots.get(controller)
+        return root / self._name if root is not None else None
+
+    def _paths(self) -> list[Path]:
+        paths = [self._path(controller) for controller in ("", *_WANTED)]
+        return list(dict.fromkeys(path for path in paths if path is not None))
+
+    def exists(self) -> bool:
+        """Whether any of the groups is there."""
+        return any(path.exists() for path in self._paths())
+
+    @property
+    def paths(self) -> list[str]:
+        """The directories of the groups that are there."""
+        return [str(path) for path in self._paths() if path.exists()]
+
+    # ---- life ----
+
+    @contextmanager
+    def create(self, limits: Limits) -> Iterator[list[int]]:
+        """Make the groups and set the limits; descriptors of their directories, for the launch.
+
+        UnsupportedError for a limit that the host does not have, NativeError for one that it refuses.
+        """
+        with ExitStack() as stack:
+            for path in self._paths():
+                self._make(path)
+            self.set_limits(limits)
+            fds = []
+            for path in self._paths():
+                with suppress(FileNotFoundError):
+                    fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                    stack.callback(os.close, fds[-1])
+            yield fds
+
+    def _make(self, path: Path) -> None:
+        try:
+            if self._version2:
+                self._delegate(path.parent)
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "cpuset.cpus").exists() and not self._version2:
+                for directory in (path.parent, path):  # version 1: an empty set takes no process
+                    for name in ("cpuset.cpus", "cpuset.mems"):
+                        if not (directory / name).read_text().strip():
+                            (directory / name).write_text((directory.parent / name).read_text())
+        except OSError:
+            with suppress(OSError):
+                path.rmdir()
+
+    def _delegate(self, directory: Path) -> None:
+        """Version 2: hand the controllers down from the root to the groups' common parent."""
+        root = self._roots[""]
+        available = (root / "cgroup.controllers").read_text().split()
+        wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids", "cpuset", "io") if name in available)
+        current = root
+        for part in ("", *directory.relative_to(root).parts):
+            current = current / part
+            current.mkdir(exist_ok=True)
+            with suppress(OSError):
+                (current / "cgroup.subtree_control").write_text(wanted)
+
+    def remove(self) -> None:
+        """Remove the groups; those that still have processes stay for a moment, and for the next one who removes."""
+        for path in self._paths():
+            for _ in range(50):
+                try:
+                    path.rmdir()
+                except OSError as exc:
+                    if exc.errno == 16:  # EBUSY: its last process is on its way out
+                        time.sleep(0.002)
+                        continue
+                break
+
+    # ---- limits ----
+
+    def set_limits(self, limits: Limits) -> None:
+        """Set what is given, and leave all else."""
+        for controller, name, value in _settings(limits, version2=self._version2):
+            path = self._path(controller)
+            if path is None or not (path / name).exists():
+                # Swap is not counted on many hosts: then there is nothing that could be limited more than memory is.
+                if name in ("memory.memsw.limit_in_bytes", "memory.swap.max"):
+                    continue
+                raise UnsupportedError(f"limit {controller} ({name}): this host has no such control group")
+            try:
+                (path / name).write_text(value)
+            except OSError as exc:
+                raise native_error(exc, f"limit {controller}: set {name} to {value}") from exc
+
+    # ---- freezing ----
+
+    def freeze(self) -> None:
+        """Stop all processes where they are. UnsupportedError where the host cannot."""
+        self._set_frozen(True)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._set_frozen(False)
+
+    def is_frozen(self) -> bool:
+        """Whether they are stopped."""
+        path = self._path("freezer")
+        if path is None:
+            return False
+        try:
+            if self._version2:
+                return "frozen 1" in (path / "cgroup.events").read_text()
+            return (path / "freezer.state").read_text().strip() == "FROZEN"
+        except OSError:
+            return False
+
+    def _set_frozen(self, frozen: bool) -> None:
+        path = self._path("freezer")
+        if path is None or not path.exists():
+            raise UnsupportedError("pause: this host has no control group that freezes")
+        name, value = ("cgroup.freeze", "1" if frozen else "0")
+        if not self._version2:
+            name, value = "freezer.state", "FROZEN" if frozen else "THAWED"
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        try:
+            (path / name).write_text(value)
+            while self.is_frozen() != frozen:
+                if time.monotonic() > deadline:
+                    (path / name).write_text("0" if self._version2 else "THAWED")
+                    raise NativeError("pause: the processes do not stop", 110)
+                time.sleep(0.001)
+                if not self._version2 and frozen:
+                    (path / name).write_text(value)  # version 1 gives up when new processes appear meanwhile
+        except OSError as exc:
+            if isinstance(exc, NativeError):
+                raise
+            raise native_error(exc, f"pause: write {path / name}") from exc
+
+    # ---- counting ----
+
+    def pids(self) -> list[int]:
+        """All processes, as the host numbers them."""
+        for controller in ("freezer", "pids"):
+            path = self._path(controller)
+            with suppress(OSError):
+                if path is not None:
+                    return sorted(map(int, (path / "cgroup.procs").read_text().split()))
+        return []
+
+    def usage(self) -> Usage:
+        """What is used now."""
+        if self._version2:
+            stat = self._pairs("", "cpu.stat")
+            io = self._text("", "io.stat")
+            read, written = (
+                sum(int(word[7:]) for word in io.split() if word.startswith(key)) for key in ("rbytes=", "wbytes=")
+            )
+            cache = self._pairs("", "memory.stat").get("inactive_file", 0)
+            return Usage(
+                memory=self._number("memory", "memory.current") - cache,
+                memory_limit=self._number("memory", "memory.max"),
+                cpu=stat.get("usage_usec", 0) * 1000,
+                pids=self._number("pids", "pids.current"),
+                pids_limit=self._number("pids", "pids.max"),
+                read_bytes=read,
+                written_bytes=written,
+            )
+        read, written = self._blkio()
+        return Usage(
+            memory=self._number("memory", "memory.usage_in_bytes")
+            - self._pairs("memory", "memory.stat").get("total_inactive_file", 0),
+            memory_limit=self._number("memory", "memory.limit_in_bytes"),
+            cpu=self._number("cpuacct", "cpuacct.usage"),
+            pids=self._number("pids", "pids.current"),
+            pids_limit=self._number("pids", "pids.max"),
+            read_bytes=read,
+            written_bytes=written,
+        )
+
+    def _blkio(self) -> tuple[int, int]:
+        totals = {"Read": 0, "Write": 0}
+        for line in self._text("blkio", "blkio.throttle.io_service_bytes").splitlines():
+            words = line.split()
+            if len(words) == 3 and words[1] in totals:
+                totals[words[1]] += int(words[2])
+        return totals["Read"], totals["Write"]
+
+    def _text(self, controller: str, name: str) -> str:
+        path = self._path(controller)
+        with suppress(OSError):
+            if path is not None:
+                return (path / name).read_text()
+        return ""
+
+    def _number(self, controller: str, name: str) -> int:
+        text = self._text(controller, name).strip()
+        return int(text) if text.isdecimal() else 0
+
+    def _pairs(self, controller: str, name: str) -> Mapping[str, int]:
+        lines = (line.split() for line in self._text(controller, name).splitlines())
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
+
+
+def _settings(limits: Limits, *, version2: bool) -> Iterator[tuple[str, str, str]]:
+    """(controller, file, text) in the order they have to be written."""
+    memory, swap = limits.memory, limits.memory_swap
+    if memory is not None:
+        yield "memory", "memory.max" if version2 else "memory.limit_in_bytes", str(memory)
+    if swap is not None and version2:
+        yield "memory", "memory.swap.max", "max" if swap < 0 else str(swap - (memory or 0))
+    elif swap is not None:
+        yield "memory", "memory.memsw.limit_in_bytes", str(swap)
+    if limits.memory_reservation is not None:
+        name = "memory.low" if version2 else "memory.soft_limit_in_bytes"
+        yield "memory", name, str(limits.memory_reservation)
+    if limits.cpus is not None and version2:
+        yield "cpu", "cpu.max", f"{round(limits.cpus * _PERIOD)} {_PERIOD}"
+    elif limits.cpus is not None:
+        yield "cpu", "cpu.cfs_period_us", str(_PERIOD)
+        yield "cpu", "cpu.cfs_quota_us", str(round(limits.cpus * _PERIOD))
+    if limits.cpu_shares is not None and version2:
+        # The conversion of the OCI runtimes: 2..262144 to 1..10000.
+        yield "cpu", "cpu.weight", str(1 + (max(2, limits.cpu_shares) - 2) * 9999 // 262142)
+    elif limits.cpu_shares is not None:
+        yield "cpu", "cpu.shares", str(limits.cpu_shares)
+    if limits.cpuset_cpus is not None:
+        yield "cpuset", "cpuset.cpus", limits.cpuset_cpus
+    if limits.cpuset_mems is not None:
+        yield "cpuset", "cpuset.mems", limits.cpuset_mems
+    if limits.pids is not None:
+        yield "pids", "pids.max", "max" if limits.pids <= 0 else str(limits.pids)
+
+
+@cache
+def _roots() -> Mapping[str, Path]:
+    """Where the hierarchies are mounted: by controller for version 1; under "" for version 2 alone."""
+    found: dict[str, Path] = {}
+    unified: Path | None = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            fields, kind = left.split(), right.split()
+            if kind[0] == "cgroup2":
+                unified = unified or Path(fields[4])
+            elif kind[0] == "cgroup":
+                for name in kind[-1].split(","):
+                    if name in _WANTED:
+                        found.setdefault(name, Path(fields[4]))
+    if not found and unified is not None:
+        return {"": unified}
+    return found
