@@ -132,6 +132,7 @@ _Noreturn void sv_child_start(const sv_spec *spec, const sv_prepared *p, int cha
     lfs_error error = {0};
     int tty = -1, r;
 
+    sv_self_signals(); /* those of a supervisor are blocked */
     /* At once, and again after the identity has changed: the parent may end at any time. */
     if (spec->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
         give_up(channel, LFS_REPORT_FAILED, &error);
@@ -184,6 +185,7 @@ _Noreturn void sv_child_join(const sv_spec *spec, int channel)
     lfs_error error = {0};
     int tty = -1, r = sv_self_limits(spec, &error);
 
+    sv_self_signals();
     umask(0022);
     if (r >= 0)
         r = enter_cwd(spec, &error);
