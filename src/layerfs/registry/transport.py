@@ -22,6 +22,7 @@ import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    InsecureRequestWarning,
     LocationParseError,
     NameResolutionError,
     NewConnectionError,
@@ -223,6 +224,8 @@ class Transport:
         unverified = any(self._insecure(place) for place in (f"{name}:{port}", name)) and not tls.authorities
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if unverified else ssl.create_default_context()
         if unverified:
+            # It would warn on standard error of what the user has asked for.
+            urllib3.disable_warnings(InsecureRequestWarning)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         try:
@@ -307,11 +310,11 @@ def _failure(action: str, url: str, exc: Exception) -> RegistryError:
         return ConnectError(f"{text}TLS failed ({getattr(reason, 'reason', None) or 'no TLS there'})", url=shown)
     if isinstance(reason, NameResolutionError):
         return ConnectError(f"{text}the host is not known", url=shown, temporary=True)
-    if isinstance(reason, ConnectTimeoutError):
-        return ConnectError(f"{text}no connection in time", url=shown, temporary=True)
     if isinstance(reason, NewConnectionError | ProxyError):
         where = "the proxy" if isinstance(exc, ProxyError) else "it"
         return ConnectError(f"{text}{where} cannot be reached", url=shown, temporary=True)
+    if isinstance(reason, ConnectTimeoutError):
+        return ConnectError(f"{text}no connection in time", url=shown, temporary=True)
     if isinstance(reason, LocationParseError | ValueError | UnicodeError):
         return RegistryError(f"{text}the request or its answer is not HTTP", url=shown)
     if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError):
