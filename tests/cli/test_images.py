@@ -27,8 +27,8 @@ def test_the_table_is_that_of_docker(layerfs, small):
     layerfs("tag", "small:1", "host.example:5000/team/other")
     lines = layerfs.lines("images")
     assert re.fullmatch("REPOSITORY {21}TAG {7}IMAGE ID {7}CREATED +SIZE", lines[0])
-    assert re.fullmatch(rf"host.example:5000/team/other   latest    {small[7:19]}   .* ago +8.01kB", lines[1])
-    assert re.fullmatch(rf"small                          1         {small[7:19]}   .* ago +8.01kB", lines[2])
+    assert re.fullmatch(rf"host.example:5000/team/other   latest    {small[7:19]}   .* ago +8.01kB", lines[2])
+    assert re.fullmatch(rf"small                          1         {small[7:19]}   .* ago +8.01kB", lines[1])
 
 
 def test_ids_are_short_unless_asked_for(layerfs, small):

@@ -126,7 +126,7 @@ def _failed(error: Exception, context: Context) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
     context.report(message, hint)
     code = error.exit_code if isinstance(error, LayerfsError) else 1
-    in_family = context.title.split(" ")[-1] in _RUN_FAMILY
+    in_family = context.title.removeprefix("container ") in _RUN_FAMILY
     return 125 if in_family and code not in (126, 127) else code
 
 

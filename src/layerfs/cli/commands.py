@@ -19,6 +19,7 @@ VERBS: dict[str, Entry] = {
     "cat": Entry("cat", "Print a file of an image"),
     "commit": Entry("commit", "Make an image of a container's changes"),
     "completion": Entry("completion", "Print the completion script of a shell"),
+    "copy": Entry("copy", "Copy an image between registries and archives"),
     "create": Entry("create", "Make a container of an image"),
     "diff": Entry("diff", "Show which paths differ, in a container or between any two things"),
     "export": Entry("export", "Write the files of a container or an image as a tar archive"),
@@ -29,10 +30,14 @@ VERBS: dict[str, Entry] = {
     "inspect": Entry("inspect", "Show all that is known about containers, images or volumes"),
     "kill": Entry("kill", "Send a signal to containers"),
     "load": Entry("load", "Load images from an archive"),
+    "login": Entry("login", "Keep the credentials of a registry"),
+    "logout": Entry("logout", "Forget the credentials of a registry"),
     "ls": Entry("ls", "List files of an image"),
     "mount": Entry("mount", "Mount an image or a container, or list what is mounted"),
     "prune": Entry("prune", "Remove all that is not used", "system"),
     "ps": Entry("ps", "List containers"),
+    "pull": Entry("pull", "Bring an image from a registry"),
+    "push": Entry("push", "Send an image to a registry"),
     "rename": Entry("rename", "Give a container another name"),
     "rm": Entry("rm", "Remove containers"),
     "rmi": Entry("rmi", "Remove images"),
@@ -40,6 +45,7 @@ VERBS: dict[str, Entry] = {
     "save": Entry("save", "Write images to an archive"),
     "start": Entry("start", "Run a container again"),
     "tag": Entry("tag", "Give an image another name"),
+    "tags": Entry("tags", "List the tags of a repository in a registry"),
     "umount": Entry("unmount", "Unmount images or containers"),
     "unmount": Entry("unmount", "Unmount images or containers"),
     "version": Entry("version", "Show the version"),
@@ -60,7 +66,7 @@ _CONTAINER: dict[str, Entry] = {
 }
 
 _IMAGE: dict[str, Entry] = {
-    **_as_verbs("diff", "history", "import", "load", "mount", "save", "tag", "umount", "unmount"),
+    **_as_verbs("diff", "history", "import", "load", "mount", "pull", "push", "save", "tag", "umount", "unmount"),
     "inspect": Entry("inspect", "Show all that is known about images", "image"),
     "list": VERBS["images"],
     "ls": VERBS["images"],
@@ -83,9 +89,14 @@ _VOLUME: dict[str, Entry] = {
     "rm": Entry("volume", "Remove volumes", "rm"),
 }
 
+_MANIFEST: dict[str, Entry] = {
+    "inspect": Entry("manifest", "Show the manifest that a registry has under a name"),
+}
+
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
     "container": ("Work with containers", _CONTAINER),
     "image": ("Work with images", _IMAGE),
+    "manifest": ("Look at manifests in registries", _MANIFEST),
     "system": ("Look after the store", _SYSTEM),
     "volume": ("Work with volumes", _VOLUME),
 }

@@ -54,11 +54,15 @@ class Context:
 
     def close(self) -> None:
         """End the display of progress and close the store, if they were opened."""
-        if self._display is not None:
-            self._display.close()
+        self.close_progress()
         store, self._store = self._store, None
         if store is not None:
             store.close()
+
+    def close_progress(self) -> None:
+        """End the display of progress, as before a container gets the terminal."""
+        if self._display is not None:
+            self._display.close()
 
     @staticmethod
     def out(text: str) -> None:
@@ -74,6 +78,9 @@ class Context:
 
     def report(self, message: str, hint: str | None = None) -> None:
         """Write what failed, on one line that says nothing to the terminal."""
+        # The message names the operation, which as a rule is the verb: once is enough.
+        verb = self.title.split(" ")[-1]
+        message = message.removeprefix(f"{verb} ").removeprefix(f"{verb}: ")
         line = f"layerfs {self.title}".rstrip() + f": {message}" + (f" ({hint})" if hint else "")
         self.err(line.translate(_CONTROL) + "\n")
 

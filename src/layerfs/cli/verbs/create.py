@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
+from layerfs.cli.fetching import PULL, fetch_image
 from layerfs.cli.options import Args, Command
 from layerfs.cli.run_options import RUN_OPTIONS, flags_of
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "options_of", "run"]
 
-COMMAND = Command("[OPTIONS] IMAGE [COMMAND] [ARG...]", RUN_OPTIONS, least=1, interspersed=False)
+COMMAND = Command("[OPTIONS] IMAGE [COMMAND] [ARG...]", [*RUN_OPTIONS, *PULL], least=1, interspersed=False)
 
 
 def run(args: Args, context: Context) -> None:
@@ -21,6 +22,7 @@ def run(args: Args, context: Context) -> None:
     from layerfs.cli.cidfile import Cidfile
 
     options = options_of(args)
+    fetch_image(args, context)
     with Cidfile(args.cidfile) as cidfile:
         container = context.store.containers.create(options)
         cidfile.write(container.id)

@@ -27,11 +27,15 @@ def run(args: Args, context: Context) -> None:
     changes = context.store.diff(*args.rest)
     if not args.format:
         for change in changes:
-            context.out(f"{change.kind} {shown_path(change.path)}\n")
+            context.out(f"{change.kind} {shown_path(_absolute(change.path))}\n")
         return
     import json
 
     found: dict[str, list[str]] = {"changed": [], "added": [], "deleted": []}
     for change in changes:
-        found[_KINDS[change.kind]].append(os.fsdecode(change.path))
+        found[_KINDS[change.kind]].append(os.fsdecode(_absolute(change.path)))
     context.out(json.dumps({name: paths for name, paths in found.items() if paths}) + "\n")
+
+
+def _absolute(path: bytes) -> bytes:
+    return b"/" + path.lstrip(b"/")

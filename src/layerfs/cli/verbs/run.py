@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layerfs.cli.context import Context
+from layerfs.cli.fetching import PULL, fetch_image
 from layerfs.cli.options import Args, Command, Option, flag
 from layerfs.cli.run_options import RUN_OPTIONS
 from layerfs.errors import UnsupportedError
@@ -19,6 +20,7 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     [
         *RUN_OPTIONS,
+        *PULL,
         *_NOT_OFFERED,
         flag("--sig-proxy", help="Hand signals on to it", default=True),
     ],
@@ -35,6 +37,7 @@ def run(args: Args, context: Context) -> int:
         if getattr(args, option.key):
             raise UnsupportedError(f"option {option.names[-1]}: not offered")
     options = options_of(args)
+    fetch_image(args, context)
     containers = context.store.containers
     if args.cidfile is None:
         return containers.run(options, sig_proxy=args.sig_proxy)[1]
