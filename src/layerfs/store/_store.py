@@ -24,6 +24,7 @@ from layerfs.store._places import Places, default_root, default_run, open_databa
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
     from layerfs.containers import ContainerStore
+    from layerfs.exchange import Pulled, Pushed
     from layerfs.gc import Swept
     from layerfs.native import Change
     from layerfs.store._images import Loaded
@@ -164,6 +165,61 @@ class Store:
         from layerfs.store._keeping import remove_image
 
         return remove_image(self.parts, text, force=force, prune=prune)
+
+    # ---- registries ----
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: Platform | None = None,
+        all_platforms: bool = False,
+        jobs: int = 4,
+        progress: Progress = NO_PROGRESS,
+        limits: Limits | None = None,
+    ) -> Pulled:
+        """Bring an image from its registry, unpacked while it arrives; what is here is not fetched."""
+        from layerfs.exchange import pull
+
+        limits = limits or Limits()
+        return pull(
+            self.parts,
+            reference,
+            platform=platform,
+            all_platforms=all_platforms,
+            jobs=jobs,
+            max_bytes=limits.max_layer_bytes,
+            max_entries=limits.max_layer_entries,
+            progress=progress,
+        )
+
+    def pull_all_tags(
+        self,
+        repository: str,
+        *,
+        platform: Platform | None = None,
+        all_platforms: bool = False,
+        progress: Progress = NO_PROGRESS,
+    ) -> Iterator[Pulled]:
+        """Bring all tags of a repository, one after the other."""
+        from layerfs.exchange import pull_all_tags
+
+        return pull_all_tags(self.parts, repository, platform=platform, all_platforms=all_platforms, progress=progress)
+
+    def push(
+        self,
+        image: str,
+        remote: str | None = None,
+        *,
+        compression: str = "gzip",
+        level: int | None = None,
+        jobs: int = 4,
+        progress: Progress = NO_PROGRESS,
+    ) -> Pushed:
+        """Send an image to ``remote``, or where its name says; layers without a blob are compressed on the way."""
+        from layerfs.exchange import push
+
+        return push(self.parts, image, remote, compression=compression, level=level, jobs=jobs, progress=progress)
 
     # ---- containers ----
 
