@@ -141,7 +141,6 @@ def test_bad_registries_get_one_line(layerfs, pushed, registry):
     assert "404" in layerfs.error("tags", f"{registry.host}/nothing", code=5)
     assert layerfs.error("pull", "UPPER", code=2).startswith("layerfs pull: reference")
     assert "not a platform" in layerfs.error("pull", "--platform", "a/b/c/d", pushed, code=2)
-    assert "linux/s390x" in layerfs.process("pull", "-q", "--platform", "linux/s390x", pushed, code=1).stderr.decode()
     registry.faults.append(Fault("GET", "/blobs/", body=b"x" * 100))
     assert layerfs.process("pull", pushed, code=3).stderr.decode().splitlines()[-1].startswith("layerfs pull: ")
     assert layerfs("images", "-q") == ""
