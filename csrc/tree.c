@@ -4,7 +4,8 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define FIRST_BUCKETS 1024u
+#define FIRST_SLOTS 1024u
+#define REMOVED UINT32_MAX
 
 static const struct {
     int prefix;
@@ -94,10 +95,10 @@ int lfs_tree_init(lfs_tree *t)
     t->key[0] |= 1;
     t->key[1] |= UINT64_C(1) << 63 | 1;
     t->nnodes = t->nentries = 1;
-    t->nbuckets = t->nset_buckets = FIRST_BUCKETS;
-    t->buckets = calloc(t->nbuckets, sizeof *t->buckets);
+    t->nslots = t->nset_buckets = FIRST_SLOTS;
+    t->slots = calloc(t->nslots, sizeof *t->slots);
     t->set_buckets = calloc(t->nset_buckets, sizeof *t->set_buckets);
-    if (t->buckets == NULL || t->set_buckets == NULL || lfs_tree_new_node(t, S_IFDIR | 0755) == 0) {
+    if (t->slots == NULL || t->set_buckets == NULL || lfs_tree_new_node(t, S_IFDIR | 0755) == 0) {
         lfs_tree_free(t);
         return -ENOMEM;
     }
@@ -109,7 +110,7 @@ void lfs_tree_free(lfs_tree *t)
 {
     free(t->nodes);
     free(t->entries);
-    free(t->buckets);
+    free(t->slots);
     free(t->set_buckets);
     lfs_buf_free(&t->names);
     lfs_buf_free(&t->sets);
@@ -127,11 +128,15 @@ uint32_t lfs_tree_find(const lfs_tree *t, uint32_t parent, const char *name, siz
 {
     uint32_t hash = hash_bytes(t, parent, name, n);
 
-    for (uint32_t i = t->buckets[hash & (t->nbuckets - 1)]; i != 0; i = t->entries[i].chain) {
-        const lfs_name *e = &t->entries[i];
-        if (e->hash == hash && e->parent == parent && e->len == n &&
-            memcmp(t->names.data + e->text, name, n) == 0)
-            return i;
+    for (uint32_t i = hash & (t->nslots - 1); t->slots[i].entry != 0; i = (i + 1) & (t->nslots - 1)) {
+        const lfs_slot *slot = &t->slots[i];
+        const lfs_name *e;
+
+        if (slot->hash != hash || slot->entry == REMOVED)
+            continue;
+        e = &t->entries[slot->entry];
+        if (e->parent == parent && e->len == n && memcmp(t->names.data + e->text, name, n) == 0)
+            return slot->entry;
     }
     return 0;
 }
@@ -145,26 +150,36 @@ uint32_t lfs_tree_new_node(lfs_tree *t, uint32_t mode)
     return t->nnodes++;
 }
 
-static int grow_buckets(lfs_tree *t)
+static void put_slot(lfs_tree *t, uint32_t hash, uint32_t entry)
 {
-    uint32_t n = t->nbuckets * 2;
-    uint32_t *buckets;
+    uint32_t i = hash & (t->nslots - 1);
 
-    if (t->live < t->nbuckets || n == 0)
+    while (t->slots[i].entry != 0)
+        i = (i + 1) & (t->nslots - 1);
+    t->slots[i] = (lfs_slot){hash, entry};
+    t->used++;
+}
+
+/* At most two thirds of the slots are in use; removed ones go when all are laid out anew. */
+static int grow_slots(lfs_tree *t)
+{
+    lfs_slot *old = t->slots;
+    uint32_t n = t->nslots;
+    uint32_t want = t->live > n / 3 ? n * 2 : n;
+    lfs_slot *slots;
+
+    if (t->used < n / 3 * 2)
         return 0;
-    buckets = calloc(n, sizeof *buckets);
-    if (buckets == NULL)
+    slots = want == 0 ? NULL : calloc(want, sizeof *slots);
+    if (slots == NULL)
         return -ENOMEM;
-    for (uint32_t i = 1; i < t->nentries; i++) {
-        lfs_name *e = &t->entries[i];
-        if (e->node == 0)
-            continue;
-        e->chain = buckets[e->hash & (n - 1)];
-        buckets[e->hash & (n - 1)] = i;
-    }
-    free(t->buckets);
-    t->buckets = buckets;
-    t->nbuckets = n;
+    t->slots = slots;
+    t->nslots = want;
+    t->used = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (old[i].entry != 0 && old[i].entry != REMOVED)
+            put_slot(t, old[i].hash, old[i].entry);
+    free(old);
     return 0;
 }
 
@@ -181,7 +196,7 @@ uint32_t lfs_tree_add(lfs_tree *t, uint32_t parent, const char *name, size_t n, 
     lfs_name *e;
     lfs_node *dir;
 
-    if (grow((void **)&t->entries, &t->entry_cap, i, sizeof *t->entries) < 0 || grow_buckets(t) < 0)
+    if (grow((void **)&t->entries, &t->entry_cap, i, sizeof *t->entries) < 0 || grow_slots(t) < 0)
         return 0;
     e = &t->entries[i];
     memset(e, 0, sizeof *e);
@@ -193,9 +208,7 @@ uint32_t lfs_tree_add(lfs_tree *t, uint32_t parent, const char *name, size_t n, 
     e->parent = parent;
     e->node = node;
     e->len = (uint8_t)n;
-    e->hash = hash_bytes(t, parent, name, n);
-    e->chain = t->buckets[e->hash & (t->nbuckets - 1)];
-    t->buckets[e->hash & (t->nbuckets - 1)] = i;
+    put_slot(t, hash_bytes(t, parent, name, n), i);
 
     dir = &t->nodes[parent];
     e->next = dir->children;
@@ -218,11 +231,11 @@ static void unlink_one(lfs_tree *t, uint32_t i)
     lfs_name *e = &t->entries[i];
     lfs_node *node = &t->nodes[e->node];
     lfs_node *dir = &t->nodes[e->parent];
-    uint32_t *link = &t->buckets[e->hash & (t->nbuckets - 1)];
+    uint32_t slot = hash_bytes(t, e->parent, t->names.data + e->text, e->len) & (t->nslots - 1);
 
-    while (*link != i)
-        link = &t->entries[*link].chain;
-    *link = e->chain;
+    while (t->slots[slot].entry != i)
+        slot = (slot + 1) & (t->nslots - 1);
+    t->slots[slot].entry = REMOVED;
     dir->nchildren--;
     if (S_ISDIR(node->mode)) {
         if (dir->nlink > 0) /* else it went first, and this is below it */

@@ -51,11 +51,15 @@ typedef struct lfs_name {
     uint32_t parent; /* inode of the directory */
     uint32_t node;   /* 0: removed */
     uint32_t next;   /* in the directory */
-    uint32_t chain;  /* in the hash table */
-    uint32_t hash;
     uint8_t len;
     bool hidden;     /* a whiteout of this name stands in the archive: a directory here is opaque */
 } lfs_name;
+
+/* Of the hash table, open and probed in line: the hash here spares a look at names that do not match. */
+typedef struct lfs_slot {
+    uint32_t hash;
+    uint32_t entry; /* 0: never used, UINT32_MAX: removed */
+} lfs_slot;
 
 typedef struct lfs_tree {
     uint64_t key[2];   /* of the hash tables */
@@ -65,8 +69,9 @@ typedef struct lfs_tree {
     uint32_t nentries;
     uint32_t node_cap;
     uint32_t entry_cap;
-    uint32_t *buckets;
-    uint32_t nbuckets; /* a power of two */
+    lfs_slot *slots;
+    uint32_t nslots;   /* a power of two */
+    uint32_t used;     /* slots that are not free, removed ones among them */
     uint32_t live;     /* names that exist, the root not counted */
     uint32_t removals; /* changes whenever a path may have come to mean something else */
     lfs_buf names;
