@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 __all__ = ["GROUPS", "VERBS", "Entry"]
 
 
-class Entry(NamedTuple):
+class Entry:
     """A verb: its module in ``cli/verbs``, its line of help, and the part of the module that is meant."""
 
-    module: str
-    summary: str
-    kind: str = ""
+    __slots__ = ("kind", "module", "summary")
+
+    def __init__(self, module: str, summary: str, kind: str = "") -> None:
+        self.module = module
+        self.summary = summary
+        self.kind = kind
 
 
 VERBS: dict[str, Entry] = {

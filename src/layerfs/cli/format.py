@@ -8,7 +8,7 @@ may be a callable: it is called only when the field is shown.  ``methods`` of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from layerfs.cli.options import one
 
@@ -23,13 +23,16 @@ _CONTROL = {code: " " for code in (*range(0x20), 0x7F)}
 FORMAT = one("--format", help="'table', 'table TEMPLATE', 'json', or a Go template", metavar="string")
 
 
-class Table(NamedTuple):
+class Table:
     """What a list shows: every field with its header, those of the default table, and the one of ``-q``."""
 
-    headers: Mapping[str, str]
-    default: tuple[str, ...]
-    quiet: str = "ID"
-    methods: tuple[str, ...] = ()
+    def __init__(
+        self, headers: Mapping[str, str], default: tuple[str, ...], *, quiet: str = "ID", methods: tuple[str, ...] = ()
+    ) -> None:
+        self.headers = headers
+        self.default = default
+        self.quiet = quiet
+        self.methods = methods
 
 
 def rows_text(

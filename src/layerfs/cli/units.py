@@ -11,8 +11,9 @@ __all__ = ["ago", "binary_size", "duration", "moment", "parse_bytes", "parse_dur
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
-_BYTES = re.compile(r"(\d+(?:\.\d*)?) ?([kmgtpe]?)(?:i?b)?", re.IGNORECASE)
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+# Compiled when they are used: most commands print sizes and read none.
+_BYTES = r"(\d+(?:\.\d*)?) ?([kmgtpe]?)(?:i?b)?"
+_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -95,7 +96,7 @@ def moment(text: str | None) -> float | None:
 
 def parse_bytes(text: str) -> int:
     """Read ``512m``, ``1.5GiB`` or ``1000``, in units of 1024 as docker does; raises InvalidInputError."""
-    match = _BYTES.fullmatch(text.strip())
+    match = re.fullmatch(_BYTES, text.strip(), re.IGNORECASE)
     if match is None:
         raise InvalidInputError(f"{text!r} is not a size", hint="wanted is a number with b, k, m, g or t")
     return int(float(match[1]) * 1024 ** " kmgtpe".index(match[2].lower() or " "))
@@ -105,6 +106,6 @@ def parse_duration(text: str) -> float:
     """Read ``1h30m``, ``10s`` or ``500ms``; returns seconds, raises InvalidInputError."""
     if text == "0":
         return 0.0
-    if not re.fullmatch(f"(?:{_PART.pattern})+", text):
+    if not re.fullmatch(f"(?:{_PART})+", text):
         raise InvalidInputError(f"{text!r} is not a duration", hint="wanted is a form like 1h30m or 10s")
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, text))
