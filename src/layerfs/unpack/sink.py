@@ -1,41 +1,22 @@
-"""From blobs to layers and back: the sink of pull and load, the source of push and save, root file systems.
+"""``UnpackingSink``: takes images into the store."""
 
-    reader ─┬─> blob in the content store (sha256 = layer digest)
-            └─> inflate ─> layer in the layer store (sha256 = diff ID)
-
-A layer is taken in one pass in the thread that brings it, 1 MiB at a time; nothing is read twice. Blob and layer
-appear only when digest, size and diff ID are right.
-"""
-
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
-from typing import BinaryIO
 
-from layerfs.archives import open_input
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
-from layerfs.compression import open_reader
 from layerfs.content import BlobWriter, ContentStore
 from layerfs.digest import Digest, Verifier
-from layerfs.errors import IntegrityError, InvalidInputError, NotFoundError, native_error
+from layerfs.errors import IntegrityError, NotFoundError
 from layerfs.images import ImageStore
 from layerfs.layers import Layer, LayerStore, LayerWriter
 from layerfs.leases import Lease
 from layerfs.metadata import Database
-from layerfs.native import Differ
 from layerfs.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
-    MEDIA_CONFIG,
-    MEDIA_LAYER,
-    MEDIA_MANIFEST,
     Descriptor,
     Index,
     Manifest,
-    descriptor_of,
-    encode,
     is_config,
     is_index,
     is_layer,
@@ -44,15 +25,11 @@ from layerfs.oci import (
     parse_config,
     parse_manifest,
 )
+from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, pour
 
-__all__ = ["MAX_LAYER_BYTES", "MAX_LAYER_ENTRIES", "StoreSource", "UnpackingSink", "import_rootfs", "record_layer"]
+__all__ = ["UnpackingSink", "record_layer"]
 
-MAX_LAYER_BYTES = 1 << 40
-"""Most bytes of a layer's tar, unless told otherwise."""
-MAX_LAYER_ENTRIES = 20_000_000
-"""Most members of a layer's tar, unless told otherwise."""
 _DEPTH_LIMIT = 8
-_BOMB_HINT = "if it is meant to be so large, allow more by --max-layer-bytes"
 
 
 class UnpackingSink:
@@ -181,9 +158,7 @@ class UnpackingSink:
         else:
             self._unpack_and_keep(descriptor, diff_id, reader, progress)
 
-    def _unpack_and_keep(
-        self, descriptor: Descriptor, diff_id: Digest, reader: BlobReader, progress: Progress
-    ) -> None:
+    def _unpack_and_keep(self, descriptor: Descriptor, diff_id: Digest, reader: BlobReader, progress: Progress) -> None:
         """A layer whose blob is stored on the way; what an earlier try left of it is not fetched again."""
         seek: Callable[[int], None] | None = getattr(reader, "seek", None)
         with self._content.writer(descriptor.digest, descriptor.size, resume=seek is not None) as blob:
@@ -218,7 +193,11 @@ class UnpackingSink:
         def count(size: int) -> None:
             progress.advance(descriptor.digest, size)
 
-        verifier = Verifier(descriptor.digest, descriptor.size, "layer blob")
+        verifier = (
+            _Length(descriptor)
+            if descriptor.digest == diff_id
+            else Verifier(descriptor.digest, descriptor.size, "layer blob")
+        )
         writing = self._layers.writer(diff_id, max_bytes=self._max_bytes, max_entries=self._max_entries)
         with writing as writer:
             if not writer.present:
@@ -234,11 +213,32 @@ class UnpackingSink:
     def _pour(self, reader: BlobReader, writer: LayerWriter, what: str) -> None:
         """Compressed bytes into a layer, to the very end of the blob."""
         try:
-            _write_plain(open_reader(reader, "auto"), writer, self._max_bytes)
+            pour(reader, writer, self._max_bytes)
             if reader.read(1):
                 raise IntegrityError("there are bytes behind the end of the compressed stream")
         except IntegrityError as exc:
             raise IntegrityError(f"{what}: {exc}", hint=exc.hint) from None
+
+
+class _Length:
+    """Checks the size of a blob that is the plain tar: its digest is the diff ID, which the layer's writer checks."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+        self._left = descriptor.size
+
+    def update(self, chunk: bytes) -> None:
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise self._wrong("longer")
+
+    def finish(self) -> None:
+        if self._left:
+            raise self._wrong("shorter")
+
+    def _wrong(self, how: str) -> IntegrityError:
+        descriptor = self._descriptor
+        return IntegrityError(f"layer blob {descriptor.digest}: {how} than the {descriptor.size} bytes announced")
 
 
 class _Tap:
@@ -270,16 +270,6 @@ class _Chain:
         return b""
 
 
-def _write_plain(plain: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
-    """All of ``plain`` into a layer; IntegrityError beyond ``max_bytes`` (0: any number)."""
-    total = 0
-    while piece := plain.read(PIECE):
-        total += len(piece)
-        if max_bytes and total > max_bytes:
-            raise IntegrityError(f"more than the {max_bytes} bytes allowed", hint=_BOMB_HINT)
-        writer.write(piece)
-
-
 def record_layer(database: Database, layer: Layer, blob: Descriptor | None = None) -> None:
     """Record a layer that is whole on disk, and the blob that it came in. The caller has it in a lease."""
     with database.transaction(durable=True):
@@ -287,100 +277,3 @@ def record_layer(database: Database, layer: Layer, blob: Descriptor | None = Non
             database.add_layer(layer.diff_id, layer.size, layer.disk, layer.entries, layer.data_bytes)
         if blob is not None and blob.digest != layer.diff_id:
             database.add_layer_blob(blob.digest, layer.diff_id, blob.size, blob.media_type)
-
-
-class StoreSource:
-    """What the store has, as a source of copying: blobs, and every layer as its exact tar by its diff ID."""
-
-    def __init__(self, content: ContentStore, layers: LayerStore) -> None:
-        self._content = content
-        self._layers = layers
-        self._made: dict[Digest, bytes] = {}
-
-    def resolve(self, name: str) -> Descriptor:
-        """Names are the image store's."""
-        return self._content.resolve(name)
-
-    def has(self, descriptor: Descriptor) -> bool:
-        """Whether ``open`` would find it."""
-        digest = descriptor.digest
-        return digest in self._made or self._content.has(digest) or self._layers.has(digest)
-
-    def open(self, descriptor: Descriptor) -> AbstractContextManager[BlobReader]:
-        """A blob, or a layer's exact tar; NotFoundError."""
-        digest = descriptor.digest
-        if digest in self._made:
-            return nullcontext(BytesIO(self._made[digest]))
-        if self._content.has(digest) or not self._layers.has(digest):
-            return self._content.open(digest)
-        return self._layers.open_tar(digest)
-
-    def exportable(self, descriptor: Descriptor, *, plain: bool = False) -> Descriptor:
-        """The image manifest ``descriptor`` if every layer blob is here, else one over the plain layers.
-
-        ``plain`` asks for the latter anyway. It has the same configuration, so the same image ID; its layers are
-        tars, their digests the diff IDs. It is made anew each time and can be opened from this source alone.
-        """
-        data = self._content.read(descriptor.digest, MANIFEST_LIMIT)
-        manifest = parse_manifest(data, descriptor.media_type)
-        if not isinstance(manifest, Manifest) or not is_config(manifest.config.media_type):
-            raise InvalidInputError(f"export {descriptor.digest}: not an image")
-        if not plain and all(self.has(layer) for layer in manifest.layers):
-            return descriptor
-        config = parse_config(self._content.read(manifest.config.digest, CONFIG_LIMIT))
-        made = encode(
-            Manifest(
-                media_type=MEDIA_MANIFEST,
-                config=Descriptor(media_type=MEDIA_CONFIG, digest=manifest.config.digest, size=manifest.config.size),
-                layers=tuple(self._plain_layer(diff_id) for diff_id in config.diff_ids),
-                annotations=manifest.annotations,
-            )
-        )
-        result = descriptor_of(made, MEDIA_MANIFEST)
-        self._made[result.digest] = made
-        return result
-
-    def _plain_layer(self, diff_id: Digest) -> Descriptor:
-        return Descriptor(media_type=MEDIA_LAYER, digest=diff_id, size=self._layers.get(diff_id).size)
-
-
-def import_rootfs(
-    layers: LayerStore,
-    source: Path | str | BinaryIO,
-    *,
-    max_bytes: int = MAX_LAYER_BYTES,
-    max_entries: int = MAX_LAYER_ENTRIES,
-    clamp_mtime: int | None = None,
-) -> Layer:
-    """A layer of a whole root file system: a tar in any compression (a path or an open file), or a directory.
-
-    Of a directory, times after ``clamp_mtime`` (seconds since 1970) are set back to it. Raises IntegrityError for a
-    damaged archive and beyond the limits, NotFoundError and NativeError. The layer is not recorded yet.
-    """
-    directory = isinstance(source, Path | str) and os.path.isdir(source)
-    opened = _open_tree(source, clamp_mtime) if directory else _open_tar(source)  # type: ignore[arg-type]
-    with opened as (reader, what), layers.writer(max_bytes=max_bytes, max_entries=max_entries) as writer:
-        try:
-            _write_plain(reader, writer, max_bytes)
-            return writer.commit()
-        except IntegrityError as exc:
-            raise IntegrityError(f"import {what}: {exc}", hint=exc.hint) from None
-
-
-@contextmanager
-def _open_tree(path: Path | str, clamp_mtime: int | None) -> Iterator[tuple[BlobReader, str]]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise native_error(exc, f"import {path}") from exc
-    try:
-        with Differ(fd, tree=True, clamp_mtime=clamp_mtime) as differ:
-            yield differ, f"directory {path}"
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _open_tar(source: Path | str | BinaryIO) -> Iterator[tuple[BlobReader, str]]:
-    with open_input(source) as (fd, what), open(fd, "rb", buffering=0, closefd=False) as file:
-        yield open_reader(file, "auto"), what

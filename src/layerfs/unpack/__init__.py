@@ -1,0 +1,16 @@
+"""From blobs to layers and back: the sink of pull and load, the source of push and save, root file systems.
+
+    reader ─┬─> blob in the content store (sha256 = layer digest)
+            └─> inflate ─> layer in the layer store (sha256 = diff ID)
+
+A layer is taken in one pass, 1 MiB at a time; nothing is read twice. Blob and layer appear only when digest, size and
+diff ID are right. ``sink`` and ``source`` are the two ends of copying, ``rootfs`` takes what is no image yet,
+``pouring`` is how the bytes of a tar get into a layer, one thread ahead of the other.
+"""
+
+from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.unpack.rootfs import import_rootfs
+from layerfs.unpack.sink import UnpackingSink, record_layer
+from layerfs.unpack.source import StoreSource
+
+__all__ = ["MAX_LAYER_BYTES", "MAX_LAYER_ENTRIES", "StoreSource", "UnpackingSink", "import_rootfs", "record_layer"]

@@ -1,0 +1,58 @@
+"""A layer of a root file system that is no image yet."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from layerfs.archives import open_input
+from layerfs.blobs import BlobReader
+from layerfs.errors import IntegrityError, native_error
+from layerfs.layers import Layer, LayerStore
+from layerfs.native import Differ
+from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, pour
+
+__all__ = ["import_rootfs"]
+
+
+def import_rootfs(
+    layers: LayerStore,
+    source: Path | str | BinaryIO,
+    *,
+    max_bytes: int = MAX_LAYER_BYTES,
+    max_entries: int = MAX_LAYER_ENTRIES,
+    clamp_mtime: int | None = None,
+) -> Layer:
+    """A layer of a whole root file system: a tar in any compression (a path or an open file), or a directory.
+
+    Of a directory, times after ``clamp_mtime`` (seconds since 1970) are set back to it. Raises IntegrityError for a
+    damaged archive and beyond the limits, NotFoundError and NativeError. The layer is not recorded yet.
+    """
+    directory = isinstance(source, Path | str) and os.path.isdir(source)
+    opened = _open_tree(source, clamp_mtime) if directory else _open_tar(source)  # type: ignore[arg-type]
+    with opened as (reader, what), layers.writer(max_bytes=max_bytes, max_entries=max_entries) as writer:
+        try:
+            pour(reader, writer, max_bytes)
+            return writer.commit()
+        except IntegrityError as exc:
+            raise IntegrityError(f"import {what}: {exc}", hint=exc.hint) from None
+
+
+@contextmanager
+def _open_tree(path: Path | str, clamp_mtime: int | None) -> Iterator[tuple[BlobReader, str]]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise native_error(exc, f"import {path}") from exc
+    try:
+        with Differ(fd, tree=True, clamp_mtime=clamp_mtime) as differ:
+            yield differ, f"directory {path}"
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _open_tar(source: Path | str | BinaryIO) -> Iterator[tuple[BlobReader, str]]:
+    with open_input(source) as (fd, what), open(fd, "rb", buffering=0, closefd=False) as file:
+        yield file, what
