@@ -362,7 +362,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             digest = digest_of(body)
             for descriptor in _children(body):
-                there = registry.manifests if "manifest" in descriptor["mediaType"] else registry.blobs
+                kind = descriptor["mediaType"]
+                there = registry.manifests if "manifest" in kind or "index" in kind else registry.blobs
                 if (repository, descriptor["digest"]) not in there and not descriptor.get("urls"):
                     return _error(400, "MANIFEST_BLOB_UNKNOWN")
             if ":" in reference and reference != digest:
@@ -413,7 +414,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PATCH":
             return self._state(202, repository, key, len(data), {})
         del registry.uploads[key]
-        if digest_of(bytes(data)) != query.get("digest"):
+        if query.get("digest") not in (digest_of(bytes(data)), "sha512:" + hashlib.sha512(data).hexdigest()):
             return _error(400, "DIGEST_INVALID")
         registry.blobs[repository, query["digest"]] = bytes(data)
         return Answer(201, {"Location": f"/v2/{repository}/blobs/{query['digest']}"})

@@ -19,6 +19,7 @@ from fake_registry import FakeRegistry, Fault, digest_of
 from hypothesis import given
 from hypothesis import strategies as st
 from registrykit import QUICK, access, make_image, noise, serve
+from suites.blob_suite import BlobSuite, Place
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, NotFoundError, RegistryError
@@ -463,6 +464,19 @@ def test_source_and_sink_are_each_others(registry: FakeRegistry, reach: Access) 
             reader.read()
         with pytest.raises(NotFoundError):
             source.resolve("absent")
+
+
+class TestRegistryAsPlace(BlobSuite):
+    """A repository is a place of blobs like any other; its tags are looked up without their repository."""
+
+    names = False
+
+    @pytest.fixture
+    def place(self, registry: FakeRegistry, reach: Access) -> Place:
+        def source() -> RegistrySource:
+            return RegistrySource([client_of(reach, registry)])
+
+        return Place(RegistrySink(client_of(reach, registry)), source)
 
 
 def test_headers_without_end(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from layerfs.errors import IntegrityError, LayerfsError, RegistryError
+from layerfs.errors import IntegrityError, RegistryError
 from layerfs.registry.config import Tls
 
 __all__ = ["REDIRECTS", "Body", "ConnectError", "Origin", "Response", "Timeouts", "Transport", "origin_of", "redact"]
@@ -288,10 +288,6 @@ def _proxy_auth(proxy: str) -> dict[str, Any]:
 
 def _failure(action: str, url: str, exc: Exception) -> RegistryError:
     """The RegistryError for what urllib3, ssl or the system said; texts that could quote a URL are not passed on."""
-    cause = exc.args[-1] if exc.args else None
-    if isinstance(exc, LayerfsError) or isinstance(cause, LayerfsError):
-        # Our own, raised by what makes the body: an OSError of the disk, say.
-        raise cause if isinstance(cause, LayerfsError) else exc
     shown = redact(url)
     reason: object = exc
     while isinstance(reason, ProxyError) and isinstance(reason.original_error, Exception):

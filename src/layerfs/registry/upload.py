@@ -61,6 +61,13 @@ def upload_stream(client: Client, what: str, reader: BlobReader, advance: Callab
     return Uploaded(feed.digest, feed.count)
 
 
+class _BodyFailed(Exception):
+    """What the reader raised, past those who would take it for an error of the connection."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
+
+
 class _Feed:
     """The bytes to send. Those taken last are held; what lies further back needs a reader that seeks."""
 
@@ -209,9 +216,12 @@ class _Upload:
         headers = {**_BINARY, "Content-Length": str(size)}
 
         def body() -> Iterator[bytes]:
-            self._feed.rewind(0, self._what)
-            while piece := self._feed.take(PIECE):
-                yield piece
+            try:
+                self._feed.rewind(0, self._what)
+                while piece := self._feed.take(PIECE):
+                    yield piece
+            except Exception as exc:
+                raise _BodyFailed(exc) from exc
 
         # What is small is held, so that no reader has to go back.
         small = self._feed.held(size) if size <= CHUNK else None
@@ -267,4 +277,8 @@ class _Upload:
     def _request(
         self, method: str, url: str, ok: tuple[int, ...], headers: dict[str, str], body: Body | Callable[[], Body]
     ) -> Response:
-        return self._client.session.request(method, url, self._what, ok=ok, headers=headers, body=body, retry=False)
+        request = self._client.session.request
+        try:
+            return request(method, url, self._what, ok=ok, headers=headers, body=body, retry=False)
+        except _BodyFailed as exc:
+            raise exc.reason from None
