@@ -7,66 +7,13 @@
  * where everything is RAW: GNU tar, too, reads nothing behind a single one.
  */
 #define _GNU_SOURCE
-#include "tar.h"
-
-#include "acl.h"
-
-enum state { HEADER, EXTENDED, OLD_MAP, PAX_MAP, DATA, PADDING, BODY, END };
+#include "tar_state.h"
 
 /* Offsets in a header block. */
 enum {
     AT_NAME = 0, AT_MODE = 100, AT_UID = 108, AT_GID = 116, AT_SIZE = 124, AT_MTIME = 136, AT_CHKSUM = 148,
     AT_TYPE = 156, AT_LINK = 157, AT_MAGIC = 257, AT_MAJOR = 329, AT_MINOR = 337, AT_PREFIX = 345,
     AT_GNU_SPARSE = 386, AT_GNU_EXTENDED = 482, AT_GNU_REALSIZE = 483, AT_STAR_TRAILER = 508,
-};
-
-/* What extended headers say of a member; a field counts only when its bit is in `set`. */
-enum {
-    SET_PATH = 1, SET_LINK = 2, SET_SIZE = 4, SET_UID = 8, SET_GID = 16, SET_MTIME = 32, SET_REALSIZE = 64,
-    SET_SPARSE_NAME = 128, SET_MAP = 256, SET_MAJOR = 512, SET_MINOR = 1024,
-};
-
-typedef struct pax_values {
-    unsigned set;
-    lfs_buf path;
-    lfs_buf link;
-    lfs_buf sparse_name;
-    lfs_buf map;
-    uint64_t size;
-    uint64_t realsize;
-    uint64_t uid;
-    uint64_t gid;
-    uint64_t sparse_major;
-    uint64_t sparse_minor;
-    int64_t mtime;
-    uint32_t mtime_nsec;
-    bool pending_offset; /* GNU.sparse.offset (0.0) seen, its numbytes not yet */
-    uint64_t offset;
-} pax_values;
-
-struct lfs_tar {
-    enum state state;
-    uint8_t block[LFS_TAR_BLOCK];
-    size_t have;         /* bytes in block */
-    bool entry_due;      /* ENTRY has to be given before DATA */
-    bool data_end_due;
-    char extended_type;
-    uint64_t left;       /* bytes of content (DATA, BODY) or extended header still to come */
-    uint64_t link_size;  /* what a hard link says of content behind it; see on_header */
-    unsigned padding;
-    lfs_buf extended;    /* content of the extended header at hand */
-    lfs_buf global;      /* records of all 'g' headers so far */
-    lfs_buf local;       /* records of the 'x' header of the next member */
-    lfs_buf long_name;   /* 'L' */
-    lfs_buf long_link;   /* 'K' */
-    bool has_long_name;
-    bool has_long_link;
-    pax_values pax;
-    uint64_t map_entries; /* PAX_MAP: announced, 0 before the number is known */
-    bool map_counted;
-    uint64_t map_number;  /* the decimal being read */
-    bool map_digits;
-    lfs_tar_entry entry;
 };
 
 lfs_tar *lfs_tar_new(void)
@@ -99,7 +46,7 @@ const lfs_tar_entry *lfs_tar_current(const lfs_tar *t)
     return &t->entry;
 }
 
-static int set_string(lfs_buf *b, const void *data, size_t n)
+int lfs_tar_set_string(lfs_buf *b, const void *data, size_t n)
 {
     b->len = 0;
     if (lfs_buf_reserve(b, n + 1) < 0)
@@ -151,70 +98,14 @@ static int parse_number(const uint8_t *p, size_t n, int64_t *out)
     return 0;
 }
 
-/* All of p[0..n) is a decimal number below 2^63. */
-static int parse_decimal(const char *p, size_t n, uint64_t *out)
-{
-    uint64_t v = 0;
-
-    if (n == 0)
-        return -EBADMSG;
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] < '0' || p[i] > '9' || v > (INT64_MAX - 9) / 10)
-            return -EBADMSG;
-        v = v * 10 + (uint64_t)(p[i] - '0');
-    }
-    *out = v;
-    return 0;
-}
-
-/* Seconds with a fraction; digits after the ninth are cut off, towards the past. */
-static int parse_time(const char *p, size_t n, int64_t *seconds, uint32_t *nanoseconds)
-{
-    bool negative = n > 0 && p[0] == '-';
-    const char *dot;
-    size_t whole;
-    uint64_t s = 0;
-    uint32_t ns = 0;
-    bool more = false;
-
-    if (negative) {
-        p++;
-        n--;
-    }
-    dot = memchr(p, '.', n);
-    whole = dot == NULL ? n : (size_t)(dot - p);
-    if (!(whole == 0 && dot != NULL && n > 1) && parse_decimal(p, whole, &s) < 0)
-        return -EBADMSG;
-    if (dot != NULL) {
-        uint32_t unit = 100000000;
-        for (size_t i = whole + 1; i < n; i++) {
-            if (p[i] < '0' || p[i] > '9')
-                return -EBADMSG;
-            ns += unit * (uint32_t)(p[i] - '0');
-            if (unit == 0 && p[i] != '0')
-                more = true;
-            unit /= 10;
-        }
-    }
-    if (negative) {
-        ns += more;
-        *seconds = -(int64_t)s - (ns > 0);
-        *nanoseconds = ns > 0 ? 1000000000 - ns : 0;
-    } else {
-        *seconds = (int64_t)s;
-        *nanoseconds = ns;
-    }
-    return 0;
-}
-
-static int bad(lfs_error *error, const lfs_tar *t, const char *what)
+int lfs_tar_bad(lfs_error *error, const lfs_tar *t, const char *what)
 {
     if (t->entry.path.len > 0)
         return lfs_fail(error, EBADMSG, "read archive near %.120s: %s", t->entry.path.data, what);
     return lfs_fail(error, EBADMSG, "read archive: %s", what);
 }
 
-static int add_segment(lfs_tar *t, uint64_t offset, uint64_t length, lfs_error *error)
+int lfs_tar_add_segment(lfs_tar *t, uint64_t offset, uint64_t length, lfs_error *error)
 {
     lfs_tar_segment segment = {offset, length};
 
@@ -236,196 +127,12 @@ static int check_map(lfs_tar *t, uint64_t content, lfs_error *error)
 
     for (size_t i = 0; i < n; i++) {
         if (s[i].offset < end || s[i].length > t->entry.size || s[i].offset > t->entry.size - s[i].length)
-            return bad(error, t, "sparse map out of order or beyond the file");
+            return lfs_tar_bad(error, t, "sparse map out of order or beyond the file");
         end = s[i].offset + s[i].length;
         sum += s[i].length;
     }
     if (sum != content)
-        return bad(error, t, "sparse map does not match the content's size");
-    return 0;
-}
-
-static bool key_is(const char *key, size_t n, const char *name)
-{
-    return strlen(name) == n && memcmp(key, name, n) == 0;
-}
-
-static int pax_number(lfs_tar *t, const char *v, size_t n, unsigned bit, uint64_t *out, lfs_error *error)
-{
-    if (n == 0) {
-        t->pax.set &= ~bit;
-        return 0;
-    }
-    if (parse_decimal(v, n, out) < 0)
-        return bad(error, t, "number in an extended header");
-    t->pax.set |= bit;
-    return 0;
-}
-
-static int pax_string(lfs_tar *t, const char *v, size_t n, unsigned bit, lfs_buf *out, lfs_error *error)
-{
-    if (n == 0) {
-        t->pax.set &= ~bit;
-        return 0;
-    }
-    if (memchr(v, '\0', n) != NULL)
-        return bad(error, t, "NUL in an extended header's name");
-    if (set_string(out, v, n) < 0)
-        return lfs_fail(error, ENOMEM, "read archive: extended header");
-    t->pax.set |= bit;
-    return 0;
-}
-
-static int pax_xattr(lfs_tar *t, const char *name, size_t n, const char *v, size_t m, lfs_error *error)
-{
-    char head[6];
-
-    if (n == 0 || n > 255)
-        return 0;
-    if (memchr(name, '\0', n) != NULL)
-        return bad(error, t, "NUL in an extended attribute's name");
-    if (m > 65535)
-        return bad(error, t, "extended attribute of more than 65535 bytes");
-    lfs_put16(head, (uint16_t)n);
-    lfs_put32(head + 2, (uint32_t)m);
-    if (lfs_buf_append(&t->entry.xattrs, head, sizeof head) < 0 ||
-        lfs_buf_append(&t->entry.xattrs, name, n) < 0 || lfs_buf_append(&t->entry.xattrs, v, m) < 0)
-        return lfs_fail(error, ENOMEM, "read archive: extended attributes");
-    return 0;
-}
-
-/* SCHILY.acl.access and .default: the text becomes the attribute it stands for. Names of users that say no
- * number mean nothing here: then the key itself goes on, which is no attribute, and is counted as dropped. */
-static int pax_acl(lfs_tar *t, const char *key, size_t k, const char *v, size_t n, lfs_error *error)
-{
-    const char *name = k == strlen("SCHILY.acl.access") ? "system.posix_acl_access" : "system.posix_acl_default";
-    cleanup_buf lfs_buf value = {0};
-    int r = lfs_acl_parse(v, n, &value);
-
-    if (r == -ENOMEM)
-        return lfs_fail(error, ENOMEM, "read archive: access control list");
-    if (r < 0)
-        return pax_xattr(t, key, k, "", 0, error);
-    return pax_xattr(t, name, strlen(name), value.data, value.len, error);
-}
-
-/* GNU.sparse.map of format 0.1: "offset,length,offset,length". */
-static int pax_map(lfs_tar *t, const char *v, size_t n, lfs_error *error)
-{
-    uint64_t numbers[2];
-    int k = 0;
-
-    t->entry.map.len = 0;
-    while (n > 0) {
-        const char *comma = memchr(v, ',', n);
-        size_t len = comma == NULL ? n : (size_t)(comma - v);
-        int r;
-
-        if (parse_decimal(v, len, &numbers[k]) < 0 || n == len + 1) /* nothing behind a comma */
-            return bad(error, t, "sparse map");
-        if (++k == 2) {
-            k = 0;
-            r = add_segment(t, numbers[0], numbers[1], error);
-            if (r < 0)
-                return r;
-        }
-        v += len + (comma != NULL);
-        n -= len + (comma != NULL);
-    }
-    if (k != 0)
-        return bad(error, t, "sparse map");
-    t->pax.set |= SET_MAP;
-    return 0;
-}
-
-static int pax_sparse(lfs_tar *t, const char *key, size_t k, const char *v, size_t n, lfs_error *error)
-{
-    pax_values *x = &t->pax;
-    uint64_t number;
-
-    if (key_is(key, k, "GNU.sparse.major"))
-        return pax_number(t, v, n, SET_MAJOR, &x->sparse_major, error);
-    if (key_is(key, k, "GNU.sparse.minor"))
-        return pax_number(t, v, n, SET_MINOR, &x->sparse_minor, error);
-    if (key_is(key, k, "GNU.sparse.name"))
-        return pax_string(t, v, n, SET_SPARSE_NAME, &x->sparse_name, error);
-    if (key_is(key, k, "GNU.sparse.size") || key_is(key, k, "GNU.sparse.realsize"))
-        return pax_number(t, v, n, SET_REALSIZE, &x->realsize, error);
-    if (key_is(key, k, "GNU.sparse.map"))
-        return pax_map(t, v, n, error);
-    if (key_is(key, k, "GNU.sparse.offset")) {
-        if (x->pending_offset || parse_decimal(v, n, &x->offset) < 0)
-            return bad(error, t, "sparse map");
-        x->pending_offset = true;
-    } else if (key_is(key, k, "GNU.sparse.numbytes")) {
-        if (!x->pending_offset || parse_decimal(v, n, &number) < 0)
-            return bad(error, t, "sparse map");
-        x->pending_offset = false;
-        x->set |= SET_MAP;
-        return add_segment(t, x->offset, number, error);
-    }
-    return 0;
-}
-
-static int pax_record(lfs_tar *t, const char *key, size_t k, const char *v, size_t n, lfs_error *error)
-{
-    static const char xattr_prefix[] = "SCHILY.xattr.";
-    pax_values *x = &t->pax;
-    size_t prefix = sizeof xattr_prefix - 1;
-
-    if (key_is(key, k, "path"))
-        return pax_string(t, v, n, SET_PATH, &x->path, error);
-    if (key_is(key, k, "linkpath"))
-        return pax_string(t, v, n, SET_LINK, &x->link, error);
-    if (key_is(key, k, "size"))
-        return pax_number(t, v, n, SET_SIZE, &x->size, error);
-    if (key_is(key, k, "uid"))
-        return pax_number(t, v, n, SET_UID, &x->uid, error);
-    if (key_is(key, k, "gid"))
-        return pax_number(t, v, n, SET_GID, &x->gid, error);
-    if (key_is(key, k, "mtime")) {
-        x->set &= ~(unsigned)SET_MTIME;
-        if (n == 0)
-            return 0;
-        if (parse_time(v, n, &x->mtime, &x->mtime_nsec) < 0)
-            return bad(error, t, "time in an extended header");
-        x->set |= SET_MTIME;
-        return 0;
-    }
-    if (k > prefix && memcmp(key, xattr_prefix, prefix) == 0)
-        return pax_xattr(t, key + prefix, k - prefix, v, n, error);
-    if (key_is(key, k, "SCHILY.acl.access") || key_is(key, k, "SCHILY.acl.default"))
-        return pax_acl(t, key, k, v, n, error);
-    if (k > 11 && memcmp(key, "GNU.sparse.", 11) == 0)
-        return pax_sparse(t, key, k, v, n, error);
-    return 0;
-}
-
-/* "length key=value\n", length counting the whole record in decimal. */
-static int pax_records(lfs_tar *t, const char *p, size_t n, lfs_error *error)
-{
-    while (n > 0) {
-        const char *space = memchr(p, ' ', n < 20 ? n : 20);
-        const char *equals;
-        uint64_t length;
-        size_t head;
-        int r;
-
-        if (space == NULL || parse_decimal(p, (size_t)(space - p), &length) < 0)
-            return bad(error, t, "record of an extended header");
-        head = (size_t)(space - p) + 1;
-        if (length > n || length < head + 2 || p[length - 1] != '\n')
-            return bad(error, t, "record of an extended header");
-        equals = memchr(space + 1, '=', (size_t)length - head - 1);
-        if (equals == NULL || equals == space + 1)
-            return bad(error, t, "record of an extended header");
-        r = pax_record(t, space + 1, (size_t)(equals - space - 1), equals + 1,
-                       (size_t)(p + length - 1 - (equals + 1)), error);
-        if (r < 0)
-            return r;
-        p += length;
-        n -= (size_t)length;
-    }
+        return lfs_tar_bad(error, t, "sparse map does not match the content's size");
     return 0;
 }
 
@@ -493,11 +200,11 @@ static int end_extended(lfs_tar *t, lfs_error *error)
 
     switch (t->extended_type) {
     case 'L':
-        r = set_string(&t->long_name, n > 0 ? p : "", name);
+        r = lfs_tar_set_string(&t->long_name, n > 0 ? p : "", name);
         t->has_long_name = true;
         break;
     case 'K':
-        r = set_string(&t->long_link, n > 0 ? p : "", name);
+        r = lfs_tar_set_string(&t->long_link, n > 0 ? p : "", name);
         t->has_long_link = true;
         break;
     case 'g':
@@ -530,7 +237,7 @@ static int header_path(lfs_tar *t, bool posix)
         path[m++] = '/';
     }
     memcpy(path + m, name, n);
-    return set_string(&t->entry.path, path, m + n);
+    return lfs_tar_set_string(&t->entry.path, path, m + n);
 }
 
 /* Name, link and numbers of the member: the header, and over it GNU's long names, and over those PAX. */
@@ -551,34 +258,34 @@ static int fill_entry(lfs_tar *t, bool posix, lfs_error *error)
     e->mtime_nsec = x->set & SET_MTIME ? x->mtime_nsec : 0;
 
     if (x->set & SET_SPARSE_NAME)
-        oom = set_string(&e->path, x->sparse_name.data, x->sparse_name.len);
+        oom = lfs_tar_set_string(&e->path, x->sparse_name.data, x->sparse_name.len);
     else if (x->set & SET_PATH)
-        oom = set_string(&e->path, x->path.data, x->path.len);
+        oom = lfs_tar_set_string(&e->path, x->path.data, x->path.len);
     else if (t->has_long_name)
-        oom = set_string(&e->path, t->long_name.data, t->long_name.len);
+        oom = lfs_tar_set_string(&e->path, t->long_name.data, t->long_name.len);
     else
         oom = header_path(t, posix);
     if (x->set & SET_LINK)
-        oom |= set_string(&e->link, x->link.data, x->link.len);
+        oom |= lfs_tar_set_string(&e->link, x->link.data, x->link.len);
     else if (t->has_long_link)
-        oom |= set_string(&e->link, t->long_link.data, t->long_link.len);
+        oom |= lfs_tar_set_string(&e->link, t->long_link.data, t->long_link.len);
     else
-        oom |= set_string(&e->link, t->block + AT_LINK, strnlen((char *)t->block + AT_LINK, 100));
+        oom |= lfs_tar_set_string(&e->link, t->block + AT_LINK, strnlen((char *)t->block + AT_LINK, 100));
     if (oom < 0)
         return lfs_fail(error, ENOMEM, "read archive: names");
 
     if (r < 0)
-        return bad(error, t, "number in a header");
+        return lfs_tar_bad(error, t, "number in a header");
     if (e->path.len > LFS_TAR_MAX_PATH || e->link.len > LFS_TAR_MAX_PATH)
-        return bad(error, t, "name of more than 65536 bytes");
+        return lfs_tar_bad(error, t, "name of more than 65536 bytes");
     if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
-        return bad(error, t, "owner out of range");
+        return lfs_tar_bad(error, t, "owner out of range");
     e->uid = (uint32_t)uid;
     e->gid = (uint32_t)gid;
     e->rdev_major = (uint32_t)major;
     e->rdev_minor = (uint32_t)minor;
     if (major < 0 || major > 4095 || minor < 0 || minor > 1048575)
-        return bad(error, t, "device number out of range");
+        return lfs_tar_bad(error, t, "device number out of range");
     return 0;
 }
 
@@ -616,8 +323,8 @@ static int old_sparse_segments(lfs_tar *t, const uint8_t *p, int n, lfs_error *e
             break;
         if (parse_number(p, 12, &offset) < 0 || parse_number(p + 12, 12, &length) < 0 || offset < 0 ||
             length < 0)
-            return bad(error, t, "sparse map");
-        r = add_segment(t, (uint64_t)offset, (uint64_t)length, error);
+            return lfs_tar_bad(error, t, "sparse map");
+        r = lfs_tar_add_segment(t, (uint64_t)offset, (uint64_t)length, error);
         if (r < 0)
             return r;
     }
@@ -633,7 +340,7 @@ static int begin_sparse(lfs_tar *t, char type, uint64_t content, lfs_error *erro
     if (type == 'S') {
         int64_t realsize = field(t, AT_GNU_REALSIZE, 12, &r);
         if (r < 0 || realsize < 0)
-            return bad(error, t, "size of a sparse file");
+            return lfs_tar_bad(error, t, "size of a sparse file");
         t->entry.size = (uint64_t)realsize;
         t->entry.map.len = 0;
         r = old_sparse_segments(t, t->block + AT_GNU_SPARSE, 4, error);
@@ -647,12 +354,12 @@ static int begin_sparse(lfs_tar *t, char type, uint64_t content, lfs_error *erro
         return 0;
     }
     if (!(x->set & SET_REALSIZE))
-        return bad(error, t, "sparse file without a size");
+        return lfs_tar_bad(error, t, "sparse file without a size");
     t->entry.size = x->realsize;
     if (x->set & SET_MAP)
         return begin_data(t, content, error);
     if (x->sparse_major != 1 || x->sparse_minor != 0)
-        return bad(error, t, "unknown sparse format");
+        return lfs_tar_bad(error, t, "unknown sparse format");
     t->entry.map.len = 0;
     t->map_entries = 0;
     t->map_counted = false;
@@ -676,13 +383,13 @@ static int begin_member(lfs_tar *t, char type, bool posix, int64_t size, lfs_err
     e->map.len = 0;
     t->pax.set = 0;
     t->pax.sparse_major = t->pax.sparse_minor = 0;
-    r = pax_records(t, t->global.data, t->global.len, error);
+    r = lfs_pax_records(t, t->global.data, t->global.len, error);
     if (r == 0)
-        r = pax_records(t, t->local.data, t->local.len, error);
+        r = lfs_pax_records(t, t->local.data, t->local.len, error);
     if (r < 0)
         return r;
     if (t->pax.pending_offset)
-        return bad(error, t, "sparse map");
+        return lfs_tar_bad(error, t, "sparse map");
     e->type = type;
     r = fill_entry(t, posix, error);
     if (r < 0)
@@ -690,7 +397,8 @@ static int begin_member(lfs_tar *t, char type, bool posix, int64_t size, lfs_err
 
     content = t->pax.set & SET_SIZE ? t->pax.size : (uint64_t)size;
     sparse = type == 'S' || (t->pax.set & (SET_MAJOR | SET_MAP));
-    if ((type == '\0' || type == '0' || type == '7') && e->path.len > 0 && e->path.data[e->path.len - 1] == '/')
+    if ((type == '\0' || type == '0' || type == '7') && e->path.len > 0 &&
+        e->path.data[e->path.len - 1] == '/')
         e->type = '5'; /* V7 had no type for directories, and BSD wrote them so */
     else if (type == 'D')
         e->type = '5';
@@ -731,13 +439,13 @@ static int on_header(lfs_tar *t, lfs_error *error)
         /* Few writers put a file's content behind its hard links as well, most readers take the size of a
          * link for a slip. A block that is no header tells which it is. */
         if (link_size == 0)
-            return bad(error, t, "not a tar header (wrong checksum)");
+            return lfs_tar_bad(error, t, "not a tar header (wrong checksum)");
         t->left = lfs_align(link_size, LFS_TAR_BLOCK) - LFS_TAR_BLOCK;
         t->state = BODY;
         return 0;
     }
     if (parse_number(p + AT_SIZE, 12, &size) < 0 || size < 0)
-        return bad(error, t, "size in a header");
+        return lfs_tar_bad(error, t, "size in a header");
     switch (type) {
     case 'x':
     case 'X':
@@ -746,7 +454,7 @@ static int on_header(lfs_tar *t, lfs_error *error)
     case 'K':
         return begin_extended(t, type, size, error);
     case 'M':
-        return bad(error, t, "continued from another volume");
+        return lfs_tar_bad(error, t, "continued from another volume");
     case 'V': /* a volume label, and old GNU name lists: no member of the tree */
     case 'N':
         t->entry.path.len = 0;
@@ -797,7 +505,7 @@ static int on_pax_map_block(lfs_tar *t, lfs_error *error)
             continue;
         }
         if (c != '\n' || !t->map_digits)
-            return bad(error, t, "sparse map");
+            return lfs_tar_bad(error, t, "sparse map");
         if (!t->map_counted) {
             t->map_counted = true;
             t->map_entries = t->map_number;
@@ -818,7 +526,7 @@ static int on_pax_map_block(lfs_tar *t, lfs_error *error)
         }
     }
     if (t->left < LFS_TAR_BLOCK)
-        return bad(error, t, "sparse map longer than its member");
+        return lfs_tar_bad(error, t, "sparse map longer than its member");
     return 0;
 }
 
@@ -869,7 +577,7 @@ int lfs_tar_next(lfs_tar *t, const uint8_t **p, size_t *n, const uint8_t **span,
         t->state = HEADER;
     }
     if (t->state == PAX_MAP && t->have == 0 && t->left < LFS_TAR_BLOCK)
-        return bad(error, t, "sparse map longer than its member");
+        return lfs_tar_bad(error, t, "sparse map longer than its member");
     if (*n == 0)
         return LFS_TAR_MORE;
 
@@ -917,14 +625,14 @@ int lfs_tar_finish(const lfs_tar *t, lfs_error *error)
     case HEADER: /* a part of a zero block is an end as well */
         if (t->have == 0 || (t->block[0] == 0 && memcmp(t->block, t->block + 1, t->have - 1) == 0))
             return 0;
-        return bad(error, t, "ends in the middle of a header");
+        return lfs_tar_bad(error, t, "ends in the middle of a header");
     case DATA:
     case BODY:
-        return t->left == 0 ? 0 : bad(error, t, "ends in the middle of a file's content");
+        return t->left == 0 ? 0 : lfs_tar_bad(error, t, "ends in the middle of a file's content");
     case EXTENDED:
     case OLD_MAP:
     case PAX_MAP:
         break;
     }
-    return bad(error, t, "ends in the middle of a header");
+    return lfs_tar_bad(error, t, "ends in the middle of a header");
 }

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-import tarbuild as t
+import tarbuild as t  # noqa: E402  (found by the line above)
 
 SEGMENTS = [(0, b"a" * 512), (8192, b"b" * 1024), (100_000, b"c" * 700)]
 SEEDS = {
