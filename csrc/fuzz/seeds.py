@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-import tarbuild as t  # noqa: E402  (found by the line above)
+import tarbuild as t
 
 SEGMENTS = [(0, b"a" * 512), (8192, b"b" * 1024), (100_000, b"c" * 700)]
 SEEDS = {
@@ -32,6 +32,7 @@ SEEDS = {
 
 
 def main(directory: Path) -> None:
+    """Write each seed to a file of its name: two bytes of choices, then the archive."""
     directory.mkdir(parents=True, exist_ok=True)
     for i, (name, members) in enumerate(SEEDS.items()):
         (directory / name).write_bytes(bytes([i, 17 * i % 256]) + t.archive(members, record_blocks=1))
