@@ -387,7 +387,7 @@ def stream(registry: FakeRegistry, reach: Access, data: bytes, ranges: Ranges) -
 def test_seek_and_read_anywhere(registry: FakeRegistry, reach: Access, known: bool) -> None:
     registry.ranges = known
     data = noise(300_000)
-    blob, pool = stream(registry, reach, data, Ranges(least=100_000, size=40_000, ahead=3))
+    blob, pool = stream(registry, reach, data, Ranges(least=100_000, size=40_000, ahead=3, fast=float("inf")))
     with pool:
         for start in (0, 1, 39_999, 40_000, 150_000, 299_999, 300_000, 0):
             blob.seek(start)
@@ -411,7 +411,7 @@ def test_ranges_after_a_redirect_go_straight_to_the_place(registry: FakeRegistry
         storage.put_blob("place", data)
         where = {"Location": f"http://{storage.host}/v2/place/blobs/{digest_of(data)}"}
         registry.faults.append(Fault("GET", "blobs", status=307, headers=where))
-        blob, pool = stream(registry, reach, data, Ranges(least=1000, size=20_000, ahead=2))
+        blob, pool = stream(registry, reach, data, Ranges(least=1000, size=20_000, ahead=2, fast=float("inf")))
         storage.faults.append(Fault("GET", "blobs", after=5, times=1, status=403))
         with pool:
             assert b"".join(iter(blob.read, b"")) == data
@@ -426,7 +426,9 @@ def test_closing_ends_what_is_under_way(registry: FakeRegistry, tmp_path: Path) 
     registry.faults.append(Fault("GET", "blobs", after=1, drip=5))
     named = Descriptor(media_type="x", digest=Digest(digest), size=len(data))
     with access(tmp_path, timeouts=Timeouts(read=30, stretch=30)) as reach:
-        source = RegistrySource([client_of(reach, registry)], ranges=Ranges(least=1000, size=20_000, ahead=3))
+        source = RegistrySource(
+            [client_of(reach, registry)], ranges=Ranges(least=1000, size=20_000, ahead=3, fast=float("inf"))
+        )
         with source, source.open(named) as reader:
             reader.read(10)
             deadline = time.monotonic() + 5
@@ -441,7 +443,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     """A reader that is slow holds a few ranges, not the blob."""
     data = bytes(64 << 20)
     with FakeRegistry() as registry, access(tmp_path) as reach:
-        blob, pool = stream(registry, reach, data, Ranges(least=1 << 20, size=1 << 20, ahead=3))
+        blob, pool = stream(registry, reach, data, Ranges(least=1 << 20, size=1 << 20, ahead=3, fast=float("inf")))
         with pool:
             blob.read(10)
             time.sleep(0.5)

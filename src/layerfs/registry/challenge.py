@@ -66,8 +66,8 @@ def retry_after(header: str | None) -> float | None:
     """Seconds to wait: a number or a date (RFC 9110, 10.2.3); None when there is none that can be read."""
     if header is None:
         return None
-    if re.fullmatch(r"\s*\d{1,9}\s*", header):
-        return float(header)
+    if (seconds := re.fullmatch(r"\s*(\d{1,9})\s*", header, re.ASCII)) is not None:
+        return float(seconds[1])
     try:
         when = parsedate_to_datetime(header)
     except ValueError:
@@ -79,7 +79,7 @@ def retry_after(header: str | None) -> float | None:
 
 def parse_content_range(header: str | None) -> tuple[int, int, int | None] | None:
     """First byte, last byte and whole size (None: ``*``) of a Content-Range of a 206."""
-    match = re.fullmatch(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", header or "")
+    match = re.fullmatch(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", header or "", re.ASCII)
     if match is None:
         return None
     return int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
@@ -87,7 +87,7 @@ def parse_content_range(header: str | None) -> tuple[int, int, int | None] | Non
 
 def parse_range_end(header: str | None) -> int | None:
     """How many bytes an upload has: one more than the end of ``Range: 0-END``. 0-0 says an empty one."""
-    match = re.fullmatch(r"\s*(?:bytes=)?0-(\d{1,18})\s*", header or "")
+    match = re.fullmatch(r"\s*(?:bytes=)?0-(\d{1,18})\s*", header or "", re.ASCII)
     if match is None:
         return None
     # The field's registries say 0-0 for nothing; a session of exactly one byte does not occur in ours.

@@ -1,13 +1,15 @@
 """A blob of a registry as a reader that hides broken connections, and fetches a large one in parallel ranges.
 
 A small blob is one answer, read as it comes; when it breaks, the rest is asked for with a Range. For a large one
-the first request asks for one range. A server that answers with it (206) gets the next ranges asked in parallel, of
-which a bounded number is under way or waiting to be read; one that sends the whole blob (200) is read as it comes.
+the first request asks for one range. A server that sends the whole blob (200) is read as it comes. Of one that
+answers with the range (206), the rest is asked for at once when the range came faster than any line that several
+connections would help; else in ranges in parallel, of which a bounded number is under way or waiting to be read.
 
 Bytes are not verified here but for their number. A size other than the descriptor's is an IntegrityError.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,11 +30,15 @@ _MOST_BREAKS = 1000
 
 
 class Ranges(msgspec.Struct, frozen=True):
-    """Blobs of ``least`` bytes and more are fetched in ranges of ``size``, at most ``ahead`` at a time."""
+    """Blobs of ``least`` bytes and more are fetched in ranges of ``size``, at most ``ahead`` at a time.
+
+    But not from where the first one comes with ``fast`` bytes a second of waiting: hand-overs would cost more.
+    """
 
     least: int = 32 << 20
     size: int = 4 << 20
     ahead: int = 4
+    fast: float = 200e6
 
 
 class BlobStream:
@@ -51,6 +57,7 @@ class BlobStream:
         self._position = 0
         self._current: _Part | None = None
         self._next = 0
+        self._waited = 0.0
         self._waiting: deque[tuple[_Part, Future[list[bytes]]]] = deque()
         self._pieces: deque[bytes] = deque()
         self._closed = threading.Event()
@@ -60,6 +67,8 @@ class BlobStream:
         self._stop()
         self._closed = threading.Event()
         self._position = offset
+        self._next = 0
+        self._waited = 0.0
 
     def read(self, size: int = PIECE, /) -> bytes:
         """Some bytes, at most ``size``; empty at the end."""
@@ -85,7 +94,9 @@ class BlobStream:
         if self._current is None and not self._waiting:
             self._begin()
         elif self._current is not None:
+            started = time.monotonic()
             if piece := self._current.read():
+                self._waited += time.monotonic() - started
                 self._pieces.append(piece)
             else:
                 self._current = None
@@ -94,15 +105,20 @@ class BlobStream:
             self._look_ahead()
 
     def _begin(self) -> None:
-        start = self._position
-        if self._size < self._ranges.least or self._size - start <= self._ranges.size:
+        """Ask for the whole, or for the first range; after that, for the rest or for the next ranges."""
+        start, size = self._position, self._ranges.size
+        first = self._next == 0
+        if self._size < self._ranges.least or self._size - start <= size or (not first and self._is_fast()):
             self._current = _Part(self._places, start, self._size, self._closed)
-            return
-        part = _Part(self._places, start, start + self._ranges.size, self._closed, whole=True)
-        self._current = part
-        if part.open():
-            self._next = part.stop
+        elif first:
+            self._current = _Part(self._places, start, start + size, self._closed, whole=True)
+            self._next = start + size
+        else:
             self._look_ahead()
+
+    def _is_fast(self) -> bool:
+        """Whether the first range came quickly; time spent on what it is read for does not count."""
+        return self._ranges.size > self._ranges.fast * self._waited
 
     def _look_ahead(self) -> None:
         while self._next < self._size and len(self._waiting) < self._ranges.ahead:
@@ -196,12 +212,6 @@ class _Part:
         self._last_break = -1
         self.stop = stop
 
-    def open(self) -> bool:
-        """Connect; whether the server knows ranges."""
-        self._response = self._connect()
-        self._whole = False
-        return self.stop < self._places.size
-
     def read(self) -> bytes:
         """Some bytes; empty at ``stop``."""
         while self._position < self.stop:
@@ -209,6 +219,7 @@ class _Part:
                 raise RegistryError(f"{self._places.what}: given up")
             if self._response is None:
                 self._response = self._connect()
+                self._whole = False
             try:
                 piece = self._receive(self._response)
             except RegistryError as exc:

@@ -76,7 +76,23 @@ class Response:
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
     def read_some(self, size: int = _READ) -> bytes:
-        """What there is of the body, at most ``size``; empty at its end. RegistryError, temporary, when it breaks."""
+        """The next bytes of the body, ``size`` of them if there are so many; empty at its end.
+
+        RegistryError, temporary, when the connection breaks or is too slow; what came before that is given first.
+        """
+        pieces: list[bytes] = []
+        count = 0
+        try:
+            # Piece by piece as they arrive, to see how fast that is; handed on in bulk.
+            while count < size and (piece := self._receive(size - count)):
+                pieces.append(piece)
+                count += len(piece)
+        except RegistryError:
+            if not pieces:
+                raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _receive(self, size: int) -> bytes:
         try:
             data = self._raw.read1(size, decode_content=False) or b""
         except (HTTPError, OSError, ValueError) as exc:
