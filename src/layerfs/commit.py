@@ -36,7 +36,7 @@ from layerfs.oci import (
 from layerfs.reference import Reference
 from layerfs.unpack import record_layer
 
-__all__ = ["CommitOptions", "Frozen", "commit_image", "freeze_tree", "freeze_upper"]
+__all__ = ["CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_tree", "freeze_upper"]
 
 _PIECE = 1 << 20
 _AHEAD = 4
@@ -76,25 +76,39 @@ class Frozen(msgspec.Struct, frozen=True):
     stats: DiffStats
 
 
-def freeze_upper(layers: LayerStore, database: Database, lease: Lease, upper: Path) -> Frozen:
+def freeze_upper(
+    layers: LayerStore, database: Database, lease: Lease, upper: Path, *, clamp: int | None = None
+) -> Frozen:
     """The changes in an upper directory as a layer, recorded and protected by the lease.
 
+    ``clamp``: no time is later than this second; None: than $SOURCE_DATE_EPOCH, where that is set.
     Raises InvalidInputError for what a layer cannot hold, as a file named ``.wh.x``.
     """
     with system_errors(f"read {upper}"):
         fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _freeze(layers, database, lease, lambda: Differ(fd, userxattr=layers.userxattr, clamp_mtime=_clamp()))
+        return _freeze(
+            layers, database, lease, lambda: Differ(fd, userxattr=layers.userxattr, clamp_mtime=_clamp(clamp))
+        )
     finally:
         os.close(fd)
 
 
 def freeze_tree(layers: LayerStore, database: Database, lease: Lease, fd: int) -> Frozen:
     """A whole tree, by a descriptor of its root, as one layer."""
-    return _freeze(layers, database, lease, lambda: Differ(fd, tree=True, clamp_mtime=_clamp()))
+    return _freeze(layers, database, lease, lambda: Differ(fd, tree=True, clamp_mtime=_clamp(None)))
 
 
-def _clamp() -> int | None:
+def freeze_difference(
+    layers: LayerStore, database: Database, lease: Lease, base: int, target: int, *, clamp: int | None = None
+) -> Frozen:
+    """What makes the tree ``base`` into the tree ``target``, both by descriptors of their roots, as a layer."""
+    return _freeze(layers, database, lease, lambda: Differ.trees(base, target, clamp_mtime=_clamp(clamp)))
+
+
+def _clamp(given: int | None) -> int | None:
+    if given is not None:
+        return given
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     return int(epoch) if epoch and epoch.isdecimal() else None
 
@@ -187,11 +201,20 @@ def commit_image(
         diff_id=layer.diff_id if layer is not None else None,
     )
     document = apply_changes(document, options.changes)
-    descriptors = [_described(layers, parent, diff_id, number) for number, diff_id in enumerate(stack)]
-    if layer is not None:
-        descriptors.append(Descriptor(media_type=MEDIA_LAYER, digest=layer.diff_id, size=layer.size))
     docker = options.format == "docker"
-    return images.create(document, [_converted(entry, docker) for entry in descriptors], name, docker=docker)
+    whole = [*stack, *([layer.diff_id] if layer is not None else [])]
+    return images.create(document, layer_descriptors(layers, parent, whole, docker=docker), name, docker=docker)
+
+
+def layer_descriptors(
+    layers: LayerStore, parent: Image | None, stack: Sequence[Digest], *, docker: bool
+) -> list[Descriptor]:
+    """What a manifest says of the layers ``stack``, which may begin with those of ``parent``.
+
+    UnsupportedError for a layer of the parent whose media type the format has not.
+    """
+    described = [_described(layers, parent, diff_id, number) for number, diff_id in enumerate(stack)]
+    return [_converted(entry, docker) for entry in described]
 
 
 def _new_name(reference: str | None) -> str | None:

@@ -5,10 +5,15 @@ whoever runs or changes it, so that a process that is killed is noticed by the n
 """
 
 from layerfs.containers.committing import Committed
-from layerfs.containers.container import Container, ContainerStore
+from layerfs.containers.container import Container
+from layerfs.containers.copying import PathStat
+from layerfs.containers.events import Event
 from layerfs.containers.flags import FLAGS, create_options
+from layerfs.containers.logs import LogEntry
 from layerfs.containers.options import CreateOptions, Device, Health, MountOption, Restart, Ulimit
 from layerfs.containers.record import Config, MountUse, State
+from layerfs.containers.store import ContainerStore
+from layerfs.containers.top import Processes
 from layerfs.containers.volumes import Volume, VolumeStore
 
 __all__ = [
@@ -19,9 +24,13 @@ __all__ = [
     "ContainerStore",
     "CreateOptions",
     "Device",
+    "Event",
     "Health",
+    "LogEntry",
     "MountOption",
     "MountUse",
+    "PathStat",
+    "Processes",
     "Restart",
     "State",
     "Ulimit",

@@ -1,14 +1,16 @@
 """A container becomes an image: its image's layers, its changes as one more, its run configuration."""
 
+import os
 from collections.abc import Sequence
 
 import msgspec
 
-from layerfs.commit import CommitOptions, Frozen, commit_image, freeze_tree, freeze_upper
+from layerfs.commit import CommitOptions, Frozen, commit_image, freeze_difference, freeze_tree, freeze_upper
 from layerfs.containers.merged import merged
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
-from layerfs.errors import NotFoundError
+from layerfs.digest import Digest
+from layerfs.errors import InvalidInputError, NotFoundError
 from layerfs.images import Image
 from layerfs.leases import Lease
 from layerfs.oci import Platform
@@ -24,30 +26,64 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 def commit_container(
-    parts: Parts, config: Config, options: CommitOptions, reference: str | None, *, squash: bool
+    parts: Parts,
+    config: Config,
+    options: CommitOptions,
+    reference: str | None,
+    *,
+    squash: bool = False,
+    stack: bool = False,
 ) -> Committed:
-    """Freeze the changes of a container and make an image of them; an upper without changes adds no layer."""
+    """Freeze the changes of a container and make an image of them.
+
+    ``stack``: the layer has only what came after the last commit of that kind, and lies on its layer.
+    """
     options.check()
+    if squash and stack:
+        raise InvalidInputError("commit: --squash and --stack exclude each other")
+    state = parts.state(parts.database.container(config.id))
+    below = [*config.diff_ids, *(Digest(text) for text in (state.stacked if stack else ()))]
     with Lease(parts.database, parts.ingest) as lease:
-        lease.protect(config.diff_ids)
-        if squash:
-            with merged(parts, config) as root:
-                frozen: Frozen | None = freeze_tree(parts.layers, parts.database, lease, root)
-        else:
-            frozen = freeze_upper(parts.layers, parts.database, lease, parts.snapshots.upper(config.id))
+        lease.protect(below)
+        frozen = _freeze(parts, config, lease, below, squash=squash, stack=bool(stack and state.stacked))
         image = commit_image(
             parts.images,
             parts.layers,
             parent=_parent(parts, config),
-            stack=config.diff_ids,
-            layer=frozen.layer if frozen is not None else None,
+            stack=below,
+            layer=frozen.layer,
             section=config.section,
             options=options,
             platform=Platform(os=config.os, architecture=config.architecture, variant=config.variant),
             reference=reference,
             squashed=squash,
         )
+        if stack:
+            _keep_stack(parts, config, [*below[len(config.diff_ids) :], frozen.layer.diff_id])
         return Committed(image, tuple(_notes(config, frozen)))
+
+
+def _freeze(
+    parts: Parts, config: Config, lease: Lease, below: Sequence[Digest], *, squash: bool, stack: bool
+) -> Frozen:
+    if squash:
+        with merged(parts, config) as root:
+            return freeze_tree(parts.layers, parts.database, lease, root)
+    if not stack:
+        return freeze_upper(parts.layers, parts.database, lease, parts.snapshots.upper(config.id))
+    before = parts.snapshots.view(below)
+    try:
+        with merged(parts, config) as root:
+            return freeze_difference(parts.layers, parts.database, lease, before, root)
+    finally:
+        os.close(before)
+
+
+def _keep_stack(parts: Parts, config: Config, stacked: Sequence[Digest]) -> None:
+    """The layers that the next such commit goes on from; kept while the container is there."""
+    parts.database.put_record("stacked", config.id, {}, stacked)
+    state = parts.state(parts.database.container(config.id))
+    parts.set_state(config.id, msgspec.structs.replace(state, stacked=tuple(map(str, stacked))))
 
 
 def _parent(parts: Parts, config: Config) -> Image | None:
@@ -58,11 +94,11 @@ def _parent(parts: Parts, config: Config) -> Image | None:
         return None
 
 
-def _notes(config: Config, frozen: Frozen | None) -> Sequence[str]:
+def _notes(config: Config, frozen: Frozen) -> Sequence[str]:
     notes = []
     for use in config.mounts:
         kind = f"volume {use.volume[:12]}" if use.volume else use.option.type
         notes.append(f"{use.option.target}: left out, it is a {kind} mounted in the container")
-    if frozen is not None and frozen.stats.sockets:
+    if frozen.stats.sockets:
         notes.append(f"{frozen.stats.sockets} sockets: left out, a layer cannot hold them")
     return notes

@@ -1,38 +1,37 @@
-"""``Container``: one container as an object, and ``ContainerStore``: those of a store."""
+"""``Container``: one container as an object."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from layerfs.commit import CommitOptions
+from layerfs.containers import actions, copying
+from layerfs.containers.attaching import attach, parse_keys
 from layerfs.containers.committing import Committed, commit_container
-from layerfs.containers.creating import create_container
+from layerfs.containers.executing import ExecOptions, execute
 from layerfs.containers.inspecting import inspect_container
-from layerfs.containers.merged import container_changes, export_tree, merged, stack_changes
+from layerfs.containers.living import LIVE, connect, live_state
+from layerfs.containers.logs import LogEntry, read_log
+from layerfs.containers.merged import container_changes, export_tree, merged
 from layerfs.containers.names import check_name
-from layerfs.containers.options import CreateOptions
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State, Status
-from layerfs.containers.running import reap, remove_all, run_in_foreground
-from layerfs.containers.starting import refuse_unsupported
-from layerfs.containers.volumes import VolumeStore
+from layerfs.containers.running import clean_up, reap, remove_all, run_in_foreground
+from layerfs.containers.top import Processes, processes
 from layerfs.digest import Digest
-from layerfs.errors import InUseError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest, Lock, disk_usage
-from layerfs.images import ImageStore
-from layerfs.layers import LayerStore
-from layerfs.metadata import ContainerRow, Database
+from layerfs.errors import InUseError, NotFoundError
+from layerfs.fsutil import Lock, disk_usage
+from layerfs.metadata import ContainerRow
 from layerfs.native import Change
-from layerfs.runtime import RuntimeChoice, is_alive, signal_process, wait_gone
-from layerfs.snapshots import SnapshotStore
+from layerfs.runtime import Cgroup, Usage, is_alive, signal_process, wait_gone
 
-__all__ = ["Container", "ContainerStore"]
+__all__ = ["Container"]
 
 _FORCE_SECONDS = 30.0
+_Stdio = tuple[int, int, int]
 
 
 class Container:
@@ -41,7 +40,7 @@ class Container:
     def __init__(self, parts: Parts, row: ContainerRow) -> None:
         self._parts = parts
         self._row = row
-        self._state = parts.state(row)
+        self._state = live_state(parts, row.id, parts.state(row))[0]
 
     # ---- what it is ----
 
@@ -97,8 +96,13 @@ class Container:
 
     @property
     def status(self) -> Status:
-        """``created``, ``running``, ``paused``, ``exited`` and so on."""
+        """``created``, ``running``, ``paused``, ``restarting``, ``exited``."""
         return self._state.status
+
+    @property
+    def health(self) -> str:
+        """``none``, ``starting``, ``healthy`` or ``unhealthy``."""
+        return self._state.health
 
     @property
     def exit_code(self) -> int:
@@ -136,46 +140,190 @@ class Container:
 
     def refresh(self) -> "Container":
         """The container as it is now; NotFoundError when it is gone."""
-        row = self._parts.database.container(self.id)
-        if not reap(self._parts, row):
+        if not reap(self._parts, self._parts.database.container(self.id)):
             raise NotFoundError(f"container {self.id[:12]}: no such container")
-        self._row = self._parts.database.container(self.id)
-        self._state = self._parts.state(self._row)
+        self._look()
         return self
 
-    # ---- what it does ----
+    def _look(self) -> None:
+        self._row = self._parts.database.container(self.id)
+        self._state = live_state(self._parts, self.id, self._parts.state(self._row))[0]
 
-    def run(self, stdio: tuple[int, int, int] = (0, 1, 2), *, sig_proxy: bool = True) -> int:
+    # ---- starting and ending ----
+
+    def start(self) -> None:
+        """Start it under a supervisor; it goes on when this process ends. No error when it runs."""
+        self.refresh()
+        if self._state.status in LIVE:
+            return
+        with self._locked("start"):
+            self._look()
+            if self._state.status not in LIVE:
+                actions.start(self._parts, self.config)
+        self._event("start")
+        self._look()
+
+    def run(self, stdio: _Stdio = (0, 1, 2), *, sig_proxy: bool = True) -> int:
         """Start it and wait for its end, with these descriptors; its exit code. One that is to be removed then is.
 
         InUseError when it runs. The error of a command that cannot be executed has the exit code 126 or 127.
         ``sig_proxy``: signals of this process are handed on, when this is its main thread.
         """
+        self.refresh()
         with self._locked("start"):
-            self.refresh_locked()
+            self._look()
             if self._state.process is not None and is_alive(self._state.process):
                 raise InUseError(f"start container {self.name}: it is running")
-            return self._run_locked(stdio, sig_proxy=sig_proxy)
+            return self.run_locked(stdio, sig_proxy=sig_proxy)
 
-    def refresh_locked(self) -> None:
-        """Read the state again; whoever calls has the lock."""
-        self._row = self._parts.database.container(self.id)
-        self._state = self._parts.state(self._row)
-
-    def _run_locked(self, stdio: tuple[int, int, int], *, sig_proxy: bool) -> int:
+    def run_locked(self, stdio: _Stdio, *, sig_proxy: bool) -> int:
+        """The same for whoever has its lock."""
+        self._event("start")
         try:
-            return run_in_foreground(self._parts, self.config, stdio, sig_proxy=sig_proxy)
+            code = run_in_foreground(self._parts, self.config, stdio, sig_proxy=sig_proxy)
+            self._event("die", exitCode=str(code))
+            return code
         finally:
             if self._state.auto_remove:
                 remove_all(self._parts, self.id)
+                self._event("destroy")
             else:
-                self.refresh_locked()
+                self._look()
+
+    def stop(self, timeout: float | None = None, *, signal: int | None = None) -> None:
+        """Ask it to end, and kill it after ``timeout`` seconds (None: its own, -1: never). No error when it has."""
+        if actions.stop(self._parts, self.config, timeout, signal):
+            self._event("stop")
+        with suppress(NotFoundError):
+            self.refresh()
+
+    def restart(self, timeout: float | None = None, *, signal: int | None = None) -> None:
+        """Stop it, where it runs, and start it."""
+        self.stop(timeout, signal=signal)
+        self.start()
+        self._event("restart")
 
     def kill(self, number: int = 9) -> None:
         """Send a signal to its first process; InUseError when it does not run."""
-        process = self.refresh()._state.process
-        if process is None or not signal_process(process, number):
-            raise InUseError(f"kill container {self.name}: it is not running")
+        actions.kill(self._parts, self.config, number)
+        self._event("kill", signal=str(number))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it does not run; its exit code. TimeoutError after ``timeout`` seconds."""
+        code = actions.wait(self._parts, self.id, timeout)
+        with suppress(NotFoundError):
+            self.refresh()
+        return code
+
+    def pause(self) -> None:
+        """Stop its processes where they are; InUseError when it does not run."""
+        actions.pause(self._parts, self.config)
+        self._event("pause")
+        self._look()
+
+    def unpause(self) -> None:
+        """Let them go on."""
+        actions.unpause(self._parts, self.config)
+        self._event("unpause")
+        self._look()
+
+    # ---- at its side ----
+
+    def attach(
+        self,
+        stdio: _Stdio = (0, 1, 2),
+        *,
+        stdin: bool = True,
+        sig_proxy: bool = True,
+        detach_keys: str = "ctrl-p,ctrl-q",
+    ) -> int | None:
+        """Join these descriptors to it until it ends; its exit code, None when the detach keys were typed.
+
+        InUseError when it does not run, or is in the foreground of another command.
+        """
+        keys = parse_keys(detach_keys)
+        self.refresh()
+        if self._state.status not in LIVE or not self._state.supervised:
+            reason = "another command has it in the foreground" if self._state.status in LIVE else "it is not running"
+            raise InUseError(f"attach to container {self.name}: {reason}")
+        options = self.config.options
+        with connect(self._parts, self.id) as client:
+            wanted = stdin and options.interactive
+            return attach(client, stdio, stdin=wanted, tty=options.tty, sig_proxy=sig_proxy, detach_keys=keys)
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str | None = None,
+        workdir: str | None = None,
+        tty: bool = False,
+        interactive: bool = False,
+        privileged: bool = False,
+        detach: bool = False,
+        stdio: _Stdio = (0, 1, 2),
+        sig_proxy: bool = True,
+    ) -> int:
+        """Run one more command in it; its exit code, or 0 at once with ``detach``. InUseError when it does not run.
+
+        The error of a command that cannot be executed has the exit code 126 or 127.
+        """
+        self.refresh()
+        if self._state.process is None or self._state.status == "paused":
+            state = "paused" if self._state.status == "paused" else "not running"
+            raise InUseError(f"exec in container {self.name}: it is {state}")
+        options = ExecOptions(
+            args=tuple(args),
+            env=tuple(env),
+            user=user,
+            workdir=workdir,
+            tty=tty,
+            interactive=interactive,
+            privileged=privileged,
+            detach=detach,
+        )
+        return execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
+        """What it wrote, the oldest first; with ``follow`` until it ends."""
+        return read_log(
+            self.directory, tail=tail, since=since, until=until, follow=self._is_live if follow else None
+        )
+
+    def _is_live(self) -> bool:
+        try:
+            return actions.current(self._parts, self.id).status in LIVE
+        except NotFoundError:
+            return False
+
+    def top(self, ps_args: Sequence[str] = ()) -> Processes:
+        """Its processes; InUseError when it does not run."""
+        self.refresh()
+        if self._state.process is None:
+            raise InUseError(f"top of container {self.name}: it is not running")
+        return processes(self._cgroup().pids() or [self._state.process.pid], ps_args)
+
+    def usage(self) -> Usage:
+        """What it uses of the host now; all 0 when it does not run."""
+        return self._cgroup().usage()
+
+    def _cgroup(self) -> Cgroup:
+        return Cgroup(self.id, self.config.options.cgroup_parent)
+
+    def update(self, **changes: Any) -> None:
+        """Change limits and the restart policy: fields of ``CreateOptions``. UnsupportedError for others."""
+        self.__dict__["config"] = actions.update(self._parts, self.config, changes)
+        self._event("update")
+
+    # ---- its files ----
 
     def changes(self) -> Iterator[Change]:
         """What it changed in its image's tree, sorted by path."""
@@ -192,6 +340,26 @@ class Container:
         with merged(self._parts, self.config) as root:
             yield root
 
+    def stat(self, path: str) -> copying.PathStat:
+        """What a path in it is; NotFoundError."""
+        return copying.stat_path(self._parts, self.config, path)
+
+    def get_archive(self, path: str, *, follow: bool = False) -> Iterator[bytes]:
+        """A path in it as a tar stream, in pieces; NotFoundError."""
+        return copying.get_archive(self._parts, self.config, path, follow=follow)
+
+    def put_archive(self, path: str, stream: IO[bytes], *, keep_owner: bool = False) -> None:
+        """Unpack a tar stream (plain or compressed) into a directory of it."""
+        copying.put_archive(self._parts, self.config, path, stream, keep_owner=keep_owner)
+
+    def copy_in(self, source: str, path: str, *, keep_owner: bool = False, follow: bool = False) -> None:
+        """Copy a file or directory of the host into it, by docker's rules."""
+        copying.copy_in(self._parts, self.config, source, path, keep_owner=keep_owner, follow=follow)
+
+    def copy_out(self, path: str, target: str, *, keep_owner: bool = False, follow: bool = False) -> None:
+        """Copy a file or directory of it to the host, by docker's rules."""
+        copying.copy_out(self._parts, self.config, path, target, keep_owner=keep_owner, follow=follow)
+
     def commit(
         self,
         reference: str | None = None,
@@ -199,10 +367,16 @@ class Container:
         author: str = "",
         message: str = "",
         changes: Sequence[str] = (),
+        pause: bool = False,
         squash: bool = False,
+        stack: bool = False,
         format: str = "oci",
     ) -> Committed:
-        """A new image of its image and its changes; with ``squash`` of one layer. What is mounted is left out."""
+        """A new image of its image and its changes. What is mounted is left out.
+
+        ``pause``: its processes stand still meanwhile. ``squash``: one layer of all. ``stack``: on top of what was
+        committed with ``stack`` before, a layer with only what came after.
+        """
         options = CommitOptions(
             author=author,
             message=message,
@@ -210,12 +384,20 @@ class Container:
             created_by=" ".join(self.config.section.get("Cmd") or ()),
             format=format,
         )
-        return commit_container(self._parts, self.config, options, reference, squash=squash)
+        with ExitStack() as frozen:
+            if pause:
+                frozen.enter_context(actions.frozen(self._parts, self.config))
+            committed = commit_container(self._parts, self.config, options, reference, squash=squash, stack=stack)
+        self._event("commit", imageID=committed.image.id)
+        return committed
+
+    # ---- its record ----
 
     def rename(self, name: str) -> None:
         """Give it another name; ExistsError when that is taken."""
         self._parts.database.rename_container(self.id, check_name(name))
-        self._row = self._parts.database.container(self.id)
+        self._look()
+        self._event("rename")
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it and its changes; with ``volumes`` also those that it brought.
@@ -226,146 +408,44 @@ class Container:
         while True:
             try:
                 with self._locked("remove"):
-                    self.refresh_locked()
-                    process = self._state.process
-                    if process is not None and is_alive(process):
-                        if not force:
-                            raise self._in_use("remove")
-                        signal_process(process, 9)
-                        wait_gone(process, _FORCE_SECONDS)
-                    self._release()
-                    remove_all(self._parts, self.id, volumes=volumes or self._state.auto_remove)
-                    return
+                    self._remove_locked(force, volumes)
+                self._event("destroy")
+                return
+            except NotFoundError:  # its keeper was faster
+                return
             except InUseError:
                 if not force or time.monotonic() > deadline:
                     raise
-            except NotFoundError:  # its keeper was faster
-                return
             with suppress(InUseError, NotFoundError):
-                self.kill()
+                actions.kill(self._parts, self.config, 9)
             time.sleep(0.005)
 
-    def _release(self) -> None:
-        if self._parts.snapshots.row(self.id).mounted == "":
-            self._parts.snapshots.release(self.id)
+    def _remove_locked(self, force: bool, volumes: bool) -> None:
+        self._look()
+        process = self._state.process
+        if self._state.status in LIVE and (self._state.supervised or (process is not None and is_alive(process))):
+            if not force or self._state.supervised:
+                raise self._in_use("remove")
+            assert process is not None
+            signal_process(process, 9)
+            wait_gone(process, _FORCE_SECONDS)
+        clean_up(self._parts, self.id)
+        remove_all(self._parts, self.id, volumes=volumes or self._state.auto_remove)
 
-    def _locked(self, verb: str) -> Lock:
+    def _locked(self, verb: str) -> ExitStack:
         if not self.directory.is_dir():
             raise NotFoundError(f"container {self.id[:12]}: no such container")
-        lock = self._parts.lock(self.id)
+        lock: Lock = self._parts.lock(self.id)
+        stack = ExitStack()
         try:
-            return _Held(lock.acquire())
+            stack.enter_context(lock)
         except InUseError:
             raise self._in_use(verb) from None
+        return stack
 
     def _in_use(self, verb: str) -> InUseError:
         return InUseError(f"{verb} container {self.name}: it is running", hint="stop it first, or use --force")
 
-
-class _Held(Lock):
-    """A lock that is held already, for a ``with``."""
-
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> "_Held":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-class ContainerStore:
-    """The containers of a store, and its volumes."""
-
-    def __init__(
-        self,
-        root: Path,
-        run: Path,
-        *,
-        database: Database,
-        layers: LayerStore,
-        snapshots: SnapshotStore,
-        images: ImageStore,
-        ingest: Ingest,
-    ) -> None:
-        """``root`` and ``run`` are those of the store."""
-        self._parts = Parts(
-            root, run, database=database, layers=layers, snapshots=snapshots, images=images, ingest=ingest
-        )
-
-    @property
-    def volumes(self) -> VolumeStore:
-        """Volumes by name."""
-        return self._parts.volumes
-
-    def runtime_choice(self) -> RuntimeChoice:
-        """What ``--runtime auto`` takes here, and why."""
-        return self._parts.runtimes.choice()
-
-    def create(self, options: CreateOptions) -> Container:
-        """Make a container; it is ``created`` and does not run."""
-        refuse_unsupported(options)
-        id, lock = create_container(self._parts, options)
-        lock.release()
-        return Container(self._parts, self._parts.database.container(id))
-
-    def run(
-        self, options: CreateOptions, stdio: tuple[int, int, int] = (0, 1, 2), *, sig_proxy: bool = True
-    ) -> tuple[Container, int]:
-        """Make a container, run it to its end and, where ``auto_remove`` says so, remove it; its exit code."""
-        with self.starting(options) as container:
-            return container, container._run_locked(stdio, sig_proxy=sig_proxy)
-
-    @contextmanager
-    def starting(self, options: CreateOptions) -> Iterator[Container]:
-        """A new container that goes with this process when it is killed, if it is to be removed in the end."""
-        refuse_unsupported(options)
-        id, lock = create_container(self._parts, options, fleeting=options.auto_remove)
-        try:
-            yield Container(self._parts, self._parts.database.container(id))
-        finally:
-            lock.release()
-
-    def get(self, text: str) -> Container:
-        """A container by name, ID or the beginning of its ID; NotFoundError."""
-        row = self._parts.database.container(text.removeprefix("/"))
-        return Container(self._parts, row).refresh()
-
-    def list(self) -> "Containers":
-        """All containers, the newest first."""
-        rows = self._parts.database.containers()
-        kept = [row for row in rows if self._needs_no_look(row) or reap(self._parts, row)]
-        if len(kept) == len(rows) and all(map(self._needs_no_look, rows)):
-            return [Container(self._parts, row) for row in rows]
-        return [Container(self._parts, row) for row in self._parts.database.containers()]
-
-    def _needs_no_look(self, row: ContainerRow) -> bool:
-        return row.state.get("status", "created") not in ("running", "paused") and not row.state.get("fleeting")
-
-    def differences(self, base: Sequence[Digest], target: Sequence[Digest]) -> Iterator[Change]:
-        """What makes one stack of layers (base first) into another, sorted by path."""
-        return stack_changes(self._parts, base, target)
-
-    def reap(self) -> None:
-        """Set right what killed processes left: containers that ended unseen, those that were to be removed."""
-        for row in self._parts.database.containers():
-            if not self._needs_no_look(row):
-                reap(self._parts, row)
-        self._sweep_directories()
-
-    def _sweep_directories(self) -> None:
-        """Directories of containers that never came to be."""
-        known = {row.id for row in self._parts.database.containers()}
-        with system_errors("sweep containers"), suppress(FileNotFoundError):
-            for entry in list(os.scandir(self._parts.root / "containers")):
-                if entry.name in known:
-                    continue
-                with suppress(InUseError, NotFoundError), self._parts.lock(entry.name):
-                    with suppress(NotFoundError):
-                        self._parts.database.container(entry.name)
-                        continue
-                    remove_all(self._parts, entry.name)
-
-
-Containers = list[Container]
+    def _event(self, action: str, **more: str) -> None:
+        attributes = {**self.labels, "image": self.image, "name": self.name} if self.directory.is_dir() else {}
+        self._parts.events.add("container", action, self.id, {**attributes, **more})

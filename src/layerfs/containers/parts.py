@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from layerfs.containers.events import EventLog
 from layerfs.containers.record import Config, State, decode_config
 from layerfs.containers.support import SupportLayers
 from layerfs.containers.volumes import VolumeStore
 from layerfs.errors import NotFoundError, system_errors
-from layerfs.fsutil import Ingest, Lock
+from layerfs.fsutil import Ingest, Lock, write_atomic
 from layerfs.images import ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import ContainerRow, Database
@@ -42,6 +43,11 @@ class Parts:
         self.images = images
         self.ingest = ingest
         self.runtimes = Runtimes(run)
+
+    @cached_property
+    def events(self) -> EventLog:
+        """What happened."""
+        return EventLog(self.run)
 
     @cached_property
     def volumes(self) -> VolumeStore:
@@ -77,6 +83,10 @@ class Parts:
             )
             with open(fd, "wb") as file:
                 file.write(msgspec.json.encode(config, enc_hook=str))  # a Digest is a str of its own kind
+
+    def replace_config(self, config: Config) -> None:
+        """Write ``config.json`` of a container that is there."""
+        write_atomic(self.directory(config.id) / "config.json", msgspec.json.encode(config, enc_hook=str), 0o600)
 
     def state(self, row: ContainerRow) -> State:
         """The state in a row."""

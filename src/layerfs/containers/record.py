@@ -61,18 +61,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What changes. Times are seconds since 1970, 0 for never; ``process`` is the first one of the container.
 
+    ``supervised``: a supervisor keeps it, and its ``status.json`` says more than this; ``stopped``: by a user, so that
+    ``unless-stopped`` does not start it again.
+    ``stacked``: layers of commits that the next one goes on from.
     ``fleeting``: the container belongs to the command that made it, and goes with it.
     """
 
     status: Status = "created"
     auto_remove: bool = False
     fleeting: bool = False
+    supervised: bool = False
+    paused: bool = False
+    stopped: bool = False
     process: Identity | None = None
     exit_code: int = 0
     error: str = ""
     started: float = 0.0
     finished: float = 0.0
     volumes: tuple[str, ...] = ()
+    stacked: tuple[str, ...] = ()
+    restarts: int = 0
+    health: str = "none"
+    oom_killed: bool = False
 
 
 def decode_config(data: bytes, id: str) -> Config:

@@ -6,15 +6,16 @@ from contextlib import ExitStack, suppress
 
 import msgspec
 
+from layerfs.containers.living import LIVE, live_state, socket_directory
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.starting import run_spec
 from layerfs.errors import InUseError, LayerfsError, NotFoundError
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
-from layerfs.runtime import Cgroup, Signals, Stdio, attend, identify, is_alive, remove_bundle
+from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
 
-__all__ = ["LOST", "reap", "remove_all", "run_in_foreground"]
+__all__ = ["LOST", "clean_up", "reap", "remove_all", "run_in_foreground"]
 
 LOST = 255
 """The exit code of a container whose end nobody saw."""
@@ -43,7 +44,7 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             signals.to(process)
             state = msgspec.structs.replace(
                 state, status="running", process=identify(process.pid), exit_code=0, error="", started=time.time(),
-                finished=0.0, fleeting=state.auto_remove,
+                finished=0.0, fleeting=state.auto_remove, supervised=False, paused=False, stopped=False,
             )  # fmt: skip
             parts.set_state(config.id, state)
             code = attend(process, streams)
@@ -69,12 +70,13 @@ def _release_stale(parts: Parts, id: str) -> None:
 
 
 def reap(parts: Parts, row: ContainerRow) -> bool:
-    """Set right what a keeper that was killed left behind; whether the container is still there.
+    """Set right what a keeper left behind when it was killed, or the container when it ended; whether the container is
+    still there.
 
     While somebody holds the container's lock it is in good hands.
     """
     state = parts.state(row)
-    if state.status not in ("running", "paused") and not state.fleeting:
+    if not _needs_a_look(parts, row.id, state):
         return True
     try:
         lock = parts.lock(row.id).acquire()
@@ -84,28 +86,46 @@ def reap(parts: Parts, row: ContainerRow) -> bool:
         return False
     try:
         with suppress(NotFoundError):
-            state = parts.state(parts.database.container(row.id))
-            if state.process is not None and is_alive(state.process):
-                return True
-            if state.status in ("running", "paused"):
-                state = _ended(state, LOST, "the process that ran it was killed: its exit code is not known")
-                parts.set_state(row.id, state)
-            _release_stale(parts, row.id)
-            remove_bundle(parts.run / "containers" / row.id)
-            _cgroup(parts, row.id).remove()
-            if not state.fleeting:
-                return True
-            remove_all(parts, row.id)
+            return _settle(parts, row.id, parts.state(parts.database.container(row.id)))
         return False
     finally:
         lock.release()
 
 
-def _cgroup(parts: Parts, id: str) -> Cgroup:
-    parent = None
+def _needs_a_look(parts: Parts, id: str, state: State) -> bool:
+    if state.supervised:
+        return live_state(parts, id, state)[1]
+    return state.status in LIVE or state.fleeting
+
+
+def _settle(parts: Parts, id: str, state: State) -> bool:
+    """Whether a container is still there, whose lock is held and whose keeper has gone."""
+    if state.supervised:
+        state, ended = live_state(parts, id, state)
+        if not ended:
+            return True
+        remove = state.auto_remove
+    else:
+        if state.process is not None and is_alive(state.process):
+            return True
+        remove = state.fleeting
+        if state.status in LIVE:
+            state = _ended(state, LOST, "the process that ran it was killed: its exit code is not known")
+    parts.set_state(id, state)
+    clean_up(parts, id)
+    if remove:
+        remove_all(parts, id)
+    return not remove
+
+
+def clean_up(parts: Parts, id: str) -> None:
+    """Give back what a container that does not run any more had while it ran. Its lock is held."""
+    _release_stale(parts, id)
     with suppress(LayerfsError):
-        parent = parts.config(id).options.cgroup_parent
-    return Cgroup(id, parent)
+        config = parts.config(id)
+        parts.runtimes.get(config.runtime).release(id, config.options.cgroup_parent)
+    with suppress(OSError):
+        remove_tree(socket_directory(parts, id))
 
 
 def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
@@ -115,6 +135,7 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
         anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
     with parts.database.transaction():
         parts.database.remove_container(id)
+        parts.database.remove_record("stacked", id)
     with suppress(NotFoundError):
         parts.snapshots.remove(id)
     if volumes:

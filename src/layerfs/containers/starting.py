@@ -11,7 +11,7 @@ from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
 from layerfs.runtime import DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
 
-__all__ = ["refuse_unsupported", "run_spec"]
+__all__ = ["limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
 
 _PREFIX = "org.opencontainers.image."
 
@@ -36,8 +36,8 @@ def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
         tty=options.tty,
         readonly=options.read_only,
         network="none" if options.network == "none" else "host",
-        new_privileges=_new_privileges(options),
-        limits=_limits(options),
+        new_privileges=new_privileges(options),
+        limits=limits_of(options),
         annotations=_annotations(config.section),
         init=options.init,
         privileged=options.privileged,
@@ -85,7 +85,8 @@ def _mount(use: MountUse) -> MountSpec:
     )
 
 
-def _limits(options: CreateOptions) -> Limits:
+def limits_of(options: CreateOptions) -> Limits:
+    """The limits among the options; InvalidInputError where they contradict one another."""
     swap = options.memory_swap
     if swap is None and options.memory is not None:
         swap = 2 * options.memory  # as docker: as much swap as memory
@@ -111,7 +112,7 @@ def _annotations(section: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in labels.items() if name.startswith(_PREFIX)}
 
 
-def _new_privileges(options: CreateOptions) -> bool:
+def new_privileges(options: CreateOptions) -> bool:
     """Whether setuid programs work; not by default."""
     for word in options.security_opt:
         name, _, value = word.replace(":", "=", 1).partition("=")
@@ -124,10 +125,6 @@ def refuse_unsupported(options: CreateOptions) -> None:
     """UnsupportedError, by name, for an option that no launcher here offers."""
     if options.userns != "host":
         raise UnsupportedError(f"option --userns {options.userns}: not offered")
-    if options.restart.policy != "no":
-        raise UnsupportedError(f"option --restart {options.restart.policy}: not offered")
-    if options.health is not None and options.health.test != ("NONE",):
-        raise UnsupportedError("option --health-cmd: not offered")
     for word in options.security_opt:
         name, _, value = word.replace(":", "=", 1).partition("=")
         if name != "no-new-privileges" or value.lower() not in ("", "true", "false", "1", "0"):

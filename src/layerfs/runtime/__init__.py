@@ -9,11 +9,12 @@ from layerfs.runtime.builtin import BuiltinRuntime
 from layerfs.runtime.capabilities import capability_mask, capability_names
 from layerfs.runtime.cgroups import Cgroup, Usage
 from layerfs.runtime.choice import RuntimeChoice, Runtimes
-from layerfs.runtime.foreground import Signals, Stdio, attend
+from layerfs.runtime.foreground import Signals, Stdio, attend, raw_terminal
 from layerfs.runtime.oci import oci_config
 from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
-from layerfs.runtime.spec import DeviceSpec, ExecSpec, Limits, MountSpec, RunSpec, Runtime, Started
+from layerfs.runtime.spec import DeviceSpec, ExecSpec, Limits, MountSpec, RunSpec, Runtime, Started, Supervision
 from layerfs.runtime.standard import StandardRuntime, remove_bundle
+from layerfs.runtime.supervisor import Report, SupervisorClient, read_report
 from layerfs.runtime.user import User, resolve_user
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Limits",
     "MountSpec",
     "Place",
+    "Report",
     "RunSpec",
     "Runtime",
     "RuntimeChoice",
@@ -33,6 +35,8 @@ __all__ = [
     "StandardRuntime",
     "Started",
     "Stdio",
+    "Supervision",
+    "SupervisorClient",
     "Usage",
     "User",
     "attend",
@@ -42,7 +46,9 @@ __all__ = [
     "is_alive",
     "oci_config",
     "open_beneath",
+    "raw_terminal",
     "read_beneath",
+    "read_report",
     "remove_bundle",
     "resolve_user",
     "signal_number",

@@ -12,7 +12,7 @@ from layerfs import native
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.process import exit_code
-from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, command_failure
+from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, Supervision, command_failure
 
 __all__ = ["BuiltinRuntime"]
 
@@ -33,6 +33,23 @@ class BuiltinRuntime:
                 started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
             stack.pop_all()
             return _Child(*started, cgroup)
+
+    def supervise(self, spec: RunSpec, root: int, supervision: Supervision) -> None:
+        """See ``Runtime.supervise``."""
+        _refuse(spec)
+        cgroup = Cgroup(spec.id, spec.cgroup_parent)
+        with ExitStack() as undo, cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
+            undo.callback(cgroup.remove)
+            supervise(spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec)})
+            undo.pop_all()
+
+    def first_process(self, id: str, pid: int) -> int:
+        """See ``Runtime.first_process``."""
+        return pid
+
+    def release(self, id: str, cgroup_parent: str | None) -> None:
+        """See ``Runtime.release``."""
+        Cgroup(id, cgroup_parent).remove()
 
     def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.execute``."""
@@ -61,9 +78,25 @@ class BuiltinRuntime:
                     cgroups=groups,
                     stdio=stdio,
                     tty=spec.tty,
+                    detach=spec.detach,
                 )
             )
             return _Child(process.pid, process.pidfd, process.terminal, None)
+
+
+def supervise(name: str, supervision: Supervision, fields: dict[str, Any]) -> None:
+    """Start a supervisor for a launch of these fields."""
+    with ExitStack() as stack:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        places = []
+        for path in (supervision.directory, supervision.socket):
+            places.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            stack.callback(os.close, places[-1])
+        keys = {key: getattr(supervision, key) for key in Supervision.__struct_fields__}
+        del keys["directory"], keys["socket"]
+        keys |= {"name": name, "state": places[0], "socket": places[1], "stdio": (null, null, null)}
+        native.supervise(native.SupervisorSpec(**keys, **fields))
 
 
 def launch_fields(spec: RunSpec) -> dict[str, Any]:
@@ -83,6 +116,7 @@ def launch_fields(spec: RunSpec) -> dict[str, Any]:
         "readonly": spec.readonly,
         "tty": spec.tty,
         "init": spec.init,
+        "die_with_parent": spec.die_with_parent,
         "no_network": spec.network == "none",
         "share": spec.share,
         "oom_score_adj": spec.limits.oom_score_adj,

@@ -126,7 +126,11 @@ class Cgroup:
 
     def set_limits(self, limits: Limits) -> None:
         """Set what is given, and leave all else."""
-        for controller, name, value in _settings(limits, version2=self._version2):
+        settings = list(_settings(limits, version2=self._version2))
+        if limits.memory is not None and limits.memory > self._number("memory", "memory.memsw.limit_in_bytes") > 0:
+            # Version 1 never lets memory be more than memory and swap together: to grow, that comes first.
+            settings.sort(key=lambda setting: setting[1] != "memory.memsw.limit_in_bytes")
+        for controller, name, value in settings:
             path = self._path(controller)
             if path is None or not (path / name).exists():
                 # Swap is not counted on many hosts: then there is nothing that could be limited more than memory is.

@@ -19,7 +19,7 @@ from typing import Any
 from layerfs.errors import InvalidInputError
 from layerfs.runtime.spec import Started
 
-__all__ = ["Signals", "Stdio", "attend"]
+__all__ = ["Signals", "Stdio", "attend", "raw_terminal"]
 
 _PIECE = 1 << 16
 _PROXIED = (

@@ -1,5 +1,6 @@
 """What every runtime is told and gives back: ``RunSpec``, ``Started`` and the ``Runtime`` protocol."""
 
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -7,15 +8,18 @@ import msgspec
 from layerfs.errors import LayerfsError, NativeError
 from layerfs.runtime.user import User
 
-__all__ = ["DeviceSpec", "ExecSpec", "Limits", "MountSpec", "RunSpec", "Runtime", "Started", "command_failure"]
+__all__ = [
+    "DeviceSpec", "ExecSpec", "Limits", "MountSpec", "RunSpec", "Runtime", "Started", "Supervision", "command_failure",
+]  # fmt: skip
 
 
 class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One mount of a container. ``source`` is a path of the host for a bind; sizes and modes are of a tmpfs."""
+    """One mount of a container. ``source`` is a path of the host for a bind, or for the built-in launcher a detached
+    mount, which stays the caller's; sizes and modes are of a tmpfs."""
 
     type: Literal["bind", "tmpfs"]
     target: str
-    source: str = ""
+    source: str | int = ""
     is_dir: bool = True
     readonly: bool = False
     recursive: bool = True
@@ -75,6 +79,31 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     cgroup_parent: str | None = None
     seccomp: bool = True
+    die_with_parent: bool = False
+    """It is killed when the thread that started it ends; by the built-in launcher alone."""
+
+
+class Supervision(msgspec.Struct, frozen=True, kw_only=True):
+    """How a container without anybody at its side is kept; times in milliseconds."""
+
+    directory: Path
+    """Of the container: ``status.json`` and ``log`` are written there."""
+    socket: Path
+    """An empty directory for the socket."""
+    open_stdin: bool = False
+    no_log: bool = False
+    log_max_size: int = 0
+    log_max_files: int = 0
+    restart: str = "no"
+    restart_max: int = 0
+    stop_signal: int = 15
+    stop_timeout: int = 10_000
+    health: tuple[str, ...] = ()
+    health_interval: int = 30_000
+    health_timeout: int = 30_000
+    health_start_period: int = 0
+    health_retries: int = 3
+    hook: tuple[str, ...] = ()
 
 
 class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +118,7 @@ class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: int
     new_privileges: bool = False
     tty: bool = False
+    detach: bool = False
     seccomp: bool = True
     cgroup_parent: str | None = None
 
@@ -130,8 +160,20 @@ class Runtime(Protocol):
         ...
 
 
+    def supervise(self, spec: RunSpec, root: int, supervision: Supervision) -> None:
+        """Start the command under a supervisor that outlives this process; raises as ``start``."""
+        ...
+
     def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
         """Start one more process in a running container; raises as ``start``."""
+        ...
+
+    def first_process(self, id: str, pid: int) -> int:
+        """The first process of a supervised container, whose supervisor started ``pid``; 0 when it is not known."""
+        ...
+
+    def release(self, id: str, cgroup_parent: str | None) -> None:
+        """Give back what is left of a container that does not run any more; nothing left is no error."""
         ...
 
 

@@ -13,13 +13,17 @@ from pathlib import Path
 from layerfs import native
 from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error
 from layerfs.fsutil import remove_tree
+from layerfs.runtime.builtin import supervise
+from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.lookup import check_command
 from layerfs.runtime.oci import oci_config, oci_process
-from layerfs.runtime.spec import ExecSpec, RunSpec, Started, command_failure
+from layerfs.runtime.spec import ExecSpec, RunSpec, Started, Supervision, command_failure
+from layerfs.runtime.supervisor import read_report
 
 __all__ = ["StandardRuntime"]
 
 _MESSAGE_LIMIT = 500
+_AT_FDCWD = -100
 
 
 class StandardRuntime:
@@ -32,23 +36,82 @@ class StandardRuntime:
 
     def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.start``."""
+        with ExitStack() as undo:
+            bundle = self._make_bundle(spec, root, undo)
+            child = _RuntimeChild(self, spec, bundle / "run", self._run_words(bundle), stdio)
+            child.wait_started()
+            undo.pop_all()
+            return child
+
+    def _make_bundle(self, spec: RunSpec, root: int, undo: ExitStack) -> Path:
         bundle = self.bundle(spec.id)
         if spec.init:
             raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
-        with ExitStack() as stack:
+        undo.callback(remove_bundle, bundle)
+        try:
+            (bundle / "rootfs").mkdir(parents=True, mode=0o700)
+            (bundle / "run").mkdir(mode=0o700)
+            (bundle / "config.json").write_text(json.dumps(oci_config(spec, str(bundle / "rootfs"))))
+        except OSError as exc:
+            raise native_error(exc, f"write the bundle {bundle}") from exc
+        native.attach(root, bundle / "rootfs")
+        return bundle
+
+    def _run_words(self, bundle: Path) -> list[str]:
+        return ["run", "--bundle", str(bundle)]
+
+    def supervise(self, spec: RunSpec, root: int, supervision: Supervision) -> None:
+        """See ``Runtime.supervise``. The supervisor's own process is the program in the foreground, on the host."""
+        if supervision.health:
+            raise UnsupportedError(f"health check: not offered with {self.name}", hint="use --runtime builtin")
+        with ExitStack() as undo:
+            bundle = self._make_bundle(spec, root, undo)
+            place = bundle / "run"
+            words = [*self.command(*self._log_words(place)), *self._run_words(bundle)]
+            host = native.bind_mount(_AT_FDCWD, "/", recursive=True)
             try:
-                (bundle / "rootfs").mkdir(parents=True, mode=0o700)
-                stack.callback(remove_bundle, bundle)
-                (bundle / "config.json").write_text(json.dumps(oci_config(spec)))
-            except OSError as exc:
-                raise native_error(exc, f"write the bundle {bundle}") from exc
-            native.attach(root, bundle / "rootfs")
-            words = ["run", "--bundle", str(bundle)]
-            child = _RuntimeChild(self, spec, bundle / "run", words, stdio)
-            child.wait_started()
-            stack.pop_all()
-            return child
+                fields = {
+                    "root": host,
+                    "args": [*words, "--pid-file", str(place / "pid"), spec.id],
+                    "env": [f"PATH={os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"],
+                    "capabilities": (1 << 63) - 1,
+                    "new_privileges": True,
+                    "privileged": True,
+                    "share": ("pid", "ipc", "uts", "net", "cgroup"),
+                    "tty": spec.tty,
+                    "mounts": [
+                        native.Mount(
+                            type="bind", source="/sys/fs/cgroup", target="/sys/fs/cgroup", options=["rec", "dev"]
+                        )
+                    ],
+                }
+                supervise(spec.id, supervision, fields)
+            finally:
+                os.close(host)
+            undo.callback(self.forget, spec.id)
+            self._wait_supervised(spec, supervision, place)
+            undo.pop_all()
+
+    def _wait_supervised(self, spec: RunSpec, supervision: Supervision, place: Path) -> None:
+        while not (place / "pid").exists():
+            report = read_report(supervision.directory)
+            if report is None or (report.is_over and not (place / "pid").exists()):
+                raise failure(spec.id, spec.args[0], self.name, place / "log")
+            time.sleep(0.002)
+
+    def first_process(self, id: str, pid: int) -> int:
+        """See ``Runtime.first_process``."""
+        return _read_pid(self.bundle(id) / "run" / "pid")
+
+    def release(self, id: str, cgroup_parent: str | None) -> None:
+        """See ``Runtime.release``."""
+        self.forget(id)
+        remove_bundle(self.bundle(id))
+        Cgroup(id, cgroup_parent).remove()
+
+    def _log_words(self, place: Path) -> list[str]:
+        return ["--log", str(place / "log"), "--log-format", "json"]
 
     def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.execute``."""
@@ -59,11 +122,14 @@ class StandardRuntime:
         except OSError as exc:
             raise native_error(exc, f"execute in container {spec.id[:12]}: write {place}") from exc
         try:
-            child = _RuntimeChild(self, spec, place, ["exec", "--process", str(place / "process.json")], stdio)
+            words = ["exec", "--process", str(place / "process.json"), *(["--detach"] if spec.detach else [])]
+            child = _RuntimeChild(self, spec, place, words, stdio)
             child.wait_started()
         except BaseException:
             remove_tree(place)
             raise
+        if spec.detach:
+            child.wait()
         return child
 
     def bundle(self, id: str) -> Path:
@@ -119,10 +185,9 @@ class _RuntimeChild:
         self._pid_file = place / "pid"
         self._log = place / "log"
         self.pid = 0
-        log = ["--log", str(self._log), "--log-format", "json"]
         try:
             self._process = subprocess.Popen(
-                [*runtime.command(), *log, *words, "--pid-file", str(self._pid_file), spec.id],
+                [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id],
                 stdin=stdio[0],
                 stdout=stdio[1],
                 stderr=stdio[2],
@@ -142,19 +207,11 @@ class _RuntimeChild:
             os.close(self._pidfd)
             if not self._is_exec:
                 self._runtime.forget(self._id)
-            raise self._failure()
+            raise failure(self._id, self._command, self._runtime.name, self._log)
 
     def _read_pid(self) -> bool:
-        with suppress(OSError, ValueError):
-            self.pid = int(self._pid_file.read_text())
+        self.pid = self.pid or _read_pid(self._pid_file)
         return self.pid > 0
-
-    def _failure(self) -> LayerfsError:
-        text = _last_error(self._log) or f"{self._runtime.name} ended with code {self._process.returncode}"
-        for pattern, errno in _FAILURES:
-            if re.search(pattern, text):
-                return command_failure(self._command, errno, text[:_MESSAGE_LIMIT])
-        return LayerfsError(f"run container {self._id[:12]}: {self._runtime.name}: {text[:_MESSAGE_LIMIT]}")
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -175,6 +232,22 @@ class _RuntimeChild:
         else:
             self._runtime.forget(self._id)
             remove_bundle(self._place.parent)
+
+
+def _read_pid(path: Path) -> int:
+    """The number in a pid file; 0 when it is not there yet."""
+    with suppress(OSError, ValueError):
+        return int(path.read_text())
+    return 0
+
+
+def failure(id: str, command: str, program: str, log: Path) -> LayerfsError:
+    """The error for a container that did not start, from the log of the program."""
+    text = _last_error(log) or "it ended before the container ran"
+    for pattern, errno in _FAILURES:
+        if re.search(pattern, text):
+            return command_failure(command, errno, text[:_MESSAGE_LIMIT])
+    return LayerfsError(f"run container {id[:12]}: {program}: {text[:_MESSAGE_LIMIT]}")
 
 
 _FAILURES = (

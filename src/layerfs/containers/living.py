@@ -1,0 +1,173 @@
+"""Containers that run by themselves: started under a supervisor, looked at, waited for, and set right at their end."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from layerfs.containers.parts import Parts
+from layerfs.containers.record import Config, State
+from layerfs.containers.starting import run_spec
+from layerfs.errors import LayerfsError, NotFoundError, UnsupportedError, system_errors
+from layerfs.runtime import Identity, Report, Supervision, SupervisorClient, identify, read_report, signal_number
+
+__all__ = ["LIVE", "connect", "live_state", "socket_directory", "start_supervised", "wait_supervised"]
+
+LIVE = ("running", "paused", "restarting")
+"""States of a container that somebody keeps."""
+
+_STOP_SECONDS = 10
+_HOOK = "import sys, layerfs; layerfs.Store.open(sys.argv[1], sys.argv[2], create=False).containers.settle(sys.argv[3])"
+
+
+def socket_directory(parts: Parts, id: str) -> Path:
+    """Where a supervisor listens."""
+    return parts.run / "sockets" / id[:32]
+
+
+def connect(parts: Parts, id: str) -> SupervisorClient:
+    """A connection to a container's supervisor; NotFoundError when there is none."""
+    return SupervisorClient(socket_directory(parts, id), id)
+
+
+def start_supervised(parts: Parts, config: Config) -> None:
+    """Start a container whose lock is held; it goes on when this process ends."""
+    state = parts.state(parts.database.container(config.id))
+    directory, sockets = parts.directory(config.id), socket_directory(parts, config.id)
+    with system_errors(f"start container {config.id[:12]}"):
+        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            (directory / "status.json").unlink()
+    try:
+        with ExitStack() as stack:
+            undo = stack.enter_context(ExitStack())
+            root = parts.snapshots.mount(config.id, volatile=state.auto_remove)
+            undo.callback(parts.snapshots.release, config.id)
+            stack.callback(os.close, root)
+            spec = run_spec(config, root, directory)
+            runtime = parts.runtimes.get(config.runtime)
+            runtime.supervise(spec, root, _supervision(parts, config, state))
+            undo.pop_all()
+    except LayerfsError as exc:
+        failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
+        parts.set_state(config.id, failed)
+        raise
+    parts.set_state(
+        config.id,
+        msgspec.structs.replace(
+            state, status="running", supervised=True, paused=False, stopped=False, process=None, exit_code=0, error="",
+            started=time.time(), finished=0.0, fleeting=False,
+        ),
+    )  # fmt: skip
+
+
+def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
+    options, logs = config.options, config.options.log_options
+    timeout = options.stop_timeout if options.stop_timeout is not None else _STOP_SECONDS
+    hook: tuple[str, ...] = ()
+    if state.auto_remove:
+        hook = (sys.executable, "-I", "-c", _HOOK, str(parts.root), str(parts.run), config.id)
+    return Supervision(
+        directory=parts.directory(config.id),
+        socket=socket_directory(parts, config.id),
+        open_stdin=options.interactive,
+        no_log=logs.get("driver") == "none",
+        log_max_size=int(logs.get("max-size", 0)),
+        log_max_files=int(logs.get("max-file", 1)),
+        restart=options.restart.policy,
+        restart_max=options.restart.maximum,
+        stop_signal=signal_number(str(config.section.get("StopSignal") or "SIGTERM")),
+        stop_timeout=max(0, timeout) * 1000 if timeout >= 0 else 2**31 - 1,
+        hook=hook,
+        **_health(config.section.get("Healthcheck") or {}, config.section),
+    )
+
+
+def _health(check: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
+    test = list(check.get("Test") or ())
+    if not test or test[0] == "NONE":
+        return {}
+    if test[0] == "CMD-SHELL":
+        command = [*(section.get("Shell") or ("/bin/sh", "-c")), *test[1:]]
+    elif test[0] == "CMD":
+        command = test[1:]
+    else:
+        raise UnsupportedError(f"health check {test[0]!r}: not known")
+    milliseconds = {
+        name: max(1, int(check.get(key) or 0) // 10**6)
+        for name, key in (
+            ("health_interval", "Interval"),
+            ("health_timeout", "Timeout"),
+            ("health_start_period", "StartPeriod"),
+        )
+        if check.get(key)
+    }
+    retries = {"health_retries": int(check["Retries"])} if check.get("Retries") else {}
+    return {"health": tuple(map(str, command)), **milliseconds, **retries}
+
+
+def live_state(parts: Parts, id: str, state: State) -> tuple[State, bool]:
+    """The state with what the supervisor reports, and whether the container has ended since it was written."""
+    if not state.supervised or state.status not in LIVE:
+        return state, False
+    report = read_report(parts.directory(id))
+    if report is None or report.is_over:
+        return _ended(state, report), True
+    return (
+        msgspec.structs.replace(
+            state,
+            status=_status(state, report),
+            process=_first_process(parts, id, report),
+            exit_code=report.exit_code,
+            started=report.started / 1e9,
+            finished=report.finished / 1e9,
+            restarts=report.restarts,
+            health=report.health,
+            oom_killed=report.oom_killed,
+        ),
+        False,
+    )
+
+
+def _status(state: State, report: Report) -> Any:
+    if report.status == "restarting":
+        return "restarting"
+    return "paused" if state.paused else "running"
+
+
+def _first_process(parts: Parts, id: str, report: Report) -> Identity | None:
+    process = report.process
+    if process is None:
+        return None
+    with suppress(LayerfsError):
+        runtime = parts.runtimes.get(parts.config(id).runtime)
+        pid = runtime.first_process(id, process.pid)
+        return process if pid == process.pid else identify(pid)
+    return process
+
+
+def _ended(state: State, report: Report | None) -> State:
+    if report is not None and report.status == "exited":
+        return msgspec.structs.replace(
+            state, status="exited", process=None, exit_code=report.exit_code, error=report.error,
+            started=report.started / 1e9, finished=report.finished / 1e9, restarts=report.restarts,
+            oom_killed=report.oom_killed, paused=False, health="none",
+        )  # fmt: skip
+    return msgspec.structs.replace(
+        state, status="exited", process=None, exit_code=255, paused=False, health="none",
+        error="its supervisor was killed, or the machine stopped: its exit code is not known", finished=time.time(),
+    )  # fmt: skip
+
+
+def wait_supervised(parts: Parts, id: str, timeout: float | None) -> int | None:
+    """Wait for the end of a container with a supervisor; None when that cannot be asked any more."""
+    try:
+        with connect(parts, id) as client:
+            return client.wait(timeout)
+    except NotFoundError:
+        return None

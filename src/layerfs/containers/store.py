@@ -1,0 +1,191 @@
+"""``ContainerStore``: the containers of a store, and its volumes."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from layerfs.containers.container import Container
+from layerfs.containers.creating import create_container
+from layerfs.containers.events import Event
+from layerfs.containers.living import LIVE
+from layerfs.containers.merged import stack_changes
+from layerfs.containers.options import CreateOptions
+from layerfs.containers.parts import Parts
+from layerfs.containers.running import reap, remove_all
+from layerfs.containers.starting import refuse_unsupported
+from layerfs.containers.volumes import VolumeStore
+from layerfs.digest import Digest
+from layerfs.errors import InUseError, NotFoundError, system_errors
+from layerfs.fsutil import Ingest
+from layerfs.images import ImageStore
+from layerfs.layers import LayerStore
+from layerfs.metadata import ContainerRow, Database
+from layerfs.native import Change
+from layerfs.runtime import RuntimeChoice
+from layerfs.snapshots import SnapshotStore
+
+__all__ = ["ContainerStore"]
+
+
+class ContainerStore:
+    """The containers of a store, and its volumes."""
+
+    def __init__(
+        self,
+        root: Path,
+        run: Path,
+        *,
+        database: Database,
+        layers: LayerStore,
+        snapshots: SnapshotStore,
+        images: ImageStore,
+        ingest: Ingest,
+    ) -> None:
+        """``root`` and ``run`` are those of the store."""
+        self._parts = Parts(
+            root, run, database=database, layers=layers, snapshots=snapshots, images=images, ingest=ingest
+        )
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """Volumes by name."""
+        return self._parts.volumes
+
+    def runtime_choice(self) -> RuntimeChoice:
+        """What ``--runtime auto`` takes here, and why."""
+        return self._parts.runtimes.choice()
+
+    # ---- making ----
+
+    def create(self, options: CreateOptions) -> Container:
+        """Make a container; it is ``created`` and does not run."""
+        with self._created(options, fleeting=False) as container:
+            return container
+
+    def run(
+        self, options: CreateOptions, stdio: tuple[int, int, int] = (0, 1, 2), *, sig_proxy: bool = True
+    ) -> tuple[Container, int]:
+        """Make a container, run it to its end and, where ``auto_remove`` says so, remove it; its exit code."""
+        with self.starting(options) as container:
+            return container, container.run_locked(stdio, sig_proxy=sig_proxy)
+
+    @contextmanager
+    def starting(self, options: CreateOptions) -> Iterator[Container]:
+        """A new container, whose lock is held; with ``auto_remove`` it goes with this process when that is killed."""
+        with self._created(options, fleeting=options.auto_remove) as container:
+            yield container
+
+    @contextmanager
+    def _created(self, options: CreateOptions, *, fleeting: bool) -> Iterator[Container]:
+        refuse_unsupported(options)
+        id, lock = create_container(self._parts, options, fleeting=fleeting)
+        try:
+            container = Container(self._parts, self._parts.database.container(id))
+            self._parts.events.add(
+                "container", "create", id, {**container.labels, "image": options.image, "name": container.name}
+            )
+            yield container
+        finally:
+            lock.release()
+
+    def start(self, options: CreateOptions) -> Container:
+        """Make a container and start it under a supervisor, as ``run -d``. One that does not start and is to be
+        removed in the end is removed."""
+        container = self.create(options)
+        try:
+            container.start()
+        except BaseException:
+            if options.auto_remove:
+                container.remove(force=True)
+            raise
+        return container
+
+    # ---- finding ----
+
+    def get(self, text: str) -> Container:
+        """A container by name, ID or the beginning of its ID; NotFoundError."""
+        row = self._parts.database.container(text.removeprefix("/"))
+        return Container(self._parts, row).refresh()
+
+    def list(self) -> "Containers":
+        """All containers, the newest first."""
+        rows = self._parts.database.containers()
+        if all(map(_needs_no_look, rows)):
+            return [Container(self._parts, row) for row in rows]
+        for row in rows:
+            if not _needs_no_look(row):
+                reap(self._parts, row)
+        return [Container(self._parts, row) for row in self._parts.database.containers()]
+
+    def events(
+        self, *, since: float | None = None, until: float | None = None, follow: Callable[[], bool] | None = None
+    ) -> Iterator[Event]:
+        """What happened to containers: from ``since`` on, and while ``follow`` says so what is to come."""
+        return self._parts.events.read(since=since, until=until, follow=follow)
+
+    def differences(self, base: Sequence[Digest], target: Sequence[Digest]) -> Iterator[Change]:
+        """What makes one stack of layers (base first) into another, sorted by path."""
+        return stack_changes(self._parts, base, target)
+
+    # ---- keeping ----
+
+    def settle(self, text: str) -> None:
+        """Set one container right after its end; no error when it is not there."""
+        with suppress(NotFoundError):
+            reap(self._parts, self._parts.database.container(text))
+
+    def reap(self) -> None:
+        """Set right what ended, and what killed processes left."""
+        for row in self._parts.database.containers():
+            if not _needs_no_look(row):
+                reap(self._parts, row)
+        self._sweep_directories()
+
+    def prune(
+        self, *, keep: Callable[[Container], bool] = lambda container: False, dry_run: bool = False
+    ) -> "Freed":
+        """Remove containers that do not run, but those to ``keep``; ID to bytes of their changes."""
+        removed: Freed = {}
+        for container in self.list():
+            if container.status in LIVE or keep(container):
+                continue
+            with suppress(InUseError, NotFoundError):
+                size = container.size()[0]
+                if not dry_run:
+                    container.remove()
+                removed[container.id] = size
+        if not dry_run:
+            self._forget_support()
+        return removed
+
+    def _forget_support(self) -> None:
+        needed = {container.config.support for container in self.list() if container.config.support}
+        stacks = {image.diff_ids for image in self._parts.images.list()}
+        self._parts.support.prune({Digest(text) for text in needed}, stacks)
+
+    def _sweep_directories(self) -> None:
+        """Directories of containers that never came to be."""
+        known = {row.id for row in self._parts.database.containers()}
+        with system_errors("sweep containers"), suppress(FileNotFoundError):
+            for name in os.listdir(self._parts.root / "containers"):
+                if name in known:
+                    continue
+                with suppress(InUseError, NotFoundError), self._parts.lock(name):
+                    if not self._is_known(name):
+                        remove_all(self._parts, name)
+
+    def _is_known(self, id: str) -> bool:
+        try:
+            self._parts.database.container(id)
+        except NotFoundError:
+            return False
+        return True
+
+
+def _needs_no_look(row: ContainerRow) -> bool:
+    return row.state.get("status", "created") not in LIVE and not row.state.get("fleeting")
+
+
+Containers = list[Container]
+Freed = dict[str, int]
