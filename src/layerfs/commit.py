@@ -36,7 +36,9 @@ from layerfs.oci import (
 from layerfs.reference import Reference
 from layerfs.unpack import record_layer
 
-__all__ = ["CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_tree", "freeze_upper"]
+__all__ = [
+    "CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_tree", "freeze_upper", "layer_descriptors",
+]  # fmt: skip
 
 _PIECE = 1 << 20
 _AHEAD = 4

@@ -5,9 +5,8 @@ does not know (of newer specifications, or of other engines) survive an edit.  I
 place: a new document comes back.
 
 The instructions are those that ``docker commit --change`` and ``podman commit --change`` accept, with the
-semantics of docker: words are unquoted, ``$NAME``, ``${NAME}``, ``${NAME:-word}`` and ``${NAME:+word}`` are
-replaced from the image's environment, and an ENTRYPOINT without a CMD in the same edit drops the CMD of the
-base.  podman's spelling ``CMD=/bin/sh`` is taken too.
+semantics of docker: words are unquoted, variables are replaced from the image's environment (``variables``), and
+an ENTRYPOINT without a CMD in the same edit drops the CMD of the base.  podman's spelling ``CMD=/bin/sh`` is taken too.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Any, TypeAlias
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
 from layerfs.oci import Platform
+from layerfs.variables import expand, split_words
 
-__all__ = ["apply_changes", "new_config", "timestamp"]
+__all__ = ["apply_changes", "check_instruction", "edit_section", "environment", "new_config", "timestamp"]
 
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)(?:\s*$|\s+|=)(.*)", re.DOTALL)
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NANOSECONDS = {
     "ns": 1,
     "us": 10**3,
@@ -148,9 +147,20 @@ def _lines(change: str) -> list[str]:
 class _Editor:
     """Applies instructions to the ``config`` member of one document."""
 
-    def __init__(self, section: _Document) -> None:
+    def __init__(
+        self,
+        section: _Document,
+        *,
+        variables: Mapping[str, str] | None = None,
+        escape: str = "\\",
+        cmd_set: bool = False,
+        missing: Callable[[str], None] | None = None,
+    ) -> None:
         self.section = section
-        self._cmd_set = False
+        self._variables = variables
+        self._escape = escape
+        self._cmd_set = cmd_set
+        self._missing = missing
 
     def apply(self, line: str) -> None:
         match = _INSTRUCTION.fullmatch(line)
@@ -163,7 +173,7 @@ class _Editor:
             raise _wrong(line, f"{name} needs an argument")
         try:
             handler(self, rest)
-        except _SyntaxProblem as problem:
+        except (_SyntaxProblem, InvalidInputError) as problem:
             raise _wrong(line, str(problem)) from None
 
     def cmd(self, rest: str) -> None:
@@ -199,7 +209,7 @@ class _Editor:
 
     def expose(self, rest: str) -> None:
         ports = dict(self.section.get("ExposedPorts") or {})
-        for word in _split(rest):
+        for word in self._split(rest):
             ports.update({key: {} for key in _ports(self._expand(word))})
             if len(ports) > _MAX_PORTS:
                 raise _SyntaxProblem("too many ports")
@@ -207,7 +217,7 @@ class _Editor:
 
     def volume(self, rest: str) -> None:
         words = _json_words(rest)
-        paths = [self._expand(word) for word in _split(rest)] if words is None else words
+        paths = [self._expand(word) for word in (self._split(rest) if words is None else words)]
         if not paths or not all(path.strip() for path in paths):
             raise _SyntaxProblem("a volume must not be empty")
         self.section["Volumes"] = dict(self.section.get("Volumes") or {}) | {path: {} for path in paths}
@@ -263,28 +273,83 @@ class _Editor:
             self.section.pop(key, None)
 
     def _single(self, rest: str) -> str:
-        if len(_split(rest)) != 1:
+        if len(self._split(rest)) != 1:
             raise _SyntaxProblem("exactly one argument is wanted")
         return self._expand(rest)
 
     def _pairs(self, rest: str) -> list[tuple[str, str]]:
-        words = _split(rest)
-        if "=" not in words[0]:
-            name, *value = rest.split(None, 1)
-            if not value:
-                raise _SyntaxProblem(f"{name!r} has no value; write name=value")
-            return [(self._expand(name), self._expand(value[0]))]
-        pairs = []
-        for word in words:
-            name, sign, text = word.partition("=")
-            if not sign:
-                raise _SyntaxProblem(f"{word!r} is not of the form name=value")
-            pairs.append((self._expand(name), self._expand(text)))
-        return pairs
+        return [(self._expand(name), self._expand(value)) for name, value in _written_pairs(rest, self._escape)]
 
     def _expand(self, word: str) -> str:
-        pairs = (entry.partition("=") for entry in self.section.get("Env") or [])
-        return _Expander(word, {name: value for name, _, value in pairs}).run()
+        variables = self._variables if self._variables is not None else environment(self.section)
+        return expand(word, variables, escape=self._escape, missing=self._missing)
+
+    def _split(self, text: str) -> list[str]:
+        return split_words(text, self._escape)
+
+
+def edit_section(
+    section: Mapping[str, Any],
+    word: str,
+    rest: str,
+    *,
+    variables: Mapping[str, str],
+    escape: str = "\\",
+    cmd_set: bool = False,
+    missing: Callable[[str], None] | None = None,
+) -> _Document:
+    """Return the ``config`` member ``section`` with one instruction of a Dockerfile applied to it.
+
+    ``variables`` are what ``$NAME`` means; ``cmd_set`` says that an ENTRYPOINT is to leave the CMD as it is. Raises
+    InvalidInputError with the reason alone: the caller knows which instruction it was.
+    """
+    edited = dict(section)
+    editor = _Editor(edited, variables=variables, escape=escape, cmd_set=cmd_set, missing=missing)
+    _handle(editor, word, rest)
+    return edited
+
+
+def check_instruction(word: str, rest: str, *, escape: str = "\\") -> None:
+    """Raise InvalidInputError for what is wrong with an instruction whatever its variables hold."""
+    if "$" not in rest or word in _UNEXPANDED:
+        _handle(_Editor({}, variables={}, escape=escape), word, rest)
+    elif word in ("ENV", "LABEL"):
+        try:
+            _written_pairs(rest, escape)
+        except _SyntaxProblem as problem:
+            raise InvalidInputError(str(problem)) from None
+
+
+def _handle(editor: _Editor, word: str, rest: str) -> None:
+    try:
+        _HANDLERS[word](editor, rest)
+    except _SyntaxProblem as problem:
+        raise InvalidInputError(str(problem)) from None
+
+
+def environment(section: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of a ``config`` member."""
+    pairs = (entry.partition("=") for entry in section.get("Env") or [])
+    return {name: value for name, _, value in pairs}
+
+
+def _written_pairs(rest: str, escape: str) -> list[tuple[str, str]]:
+    """``name=value …``, or the old form ``name value``; not expanded."""
+    words = split_words(rest, escape)
+    if not words or "=" not in words[0]:
+        name, *value = rest.split(None, 1)
+        if not value:
+            raise _SyntaxProblem(f"{name!r} has no value; write name=value")
+        return [(name, value[0])]
+    pairs = []
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign:
+            raise _SyntaxProblem(f"{word!r} is not of the form name=value")
+        if not name:
+            raise _SyntaxProblem(f"{word!r} has no name")
+        pairs.append((name, text))
+    return pairs
 
 
 class _SyntaxProblem(Exception):
@@ -305,82 +370,6 @@ def _json_words(text: str) -> list[str] | None:
     except (ValueError, RecursionError):
         return None
     return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
-
-
-def _split(text: str) -> list[str]:
-    """Words separated by blanks outside quotes; quotes and backslashes stay in them."""
-    return re.findall(r"""(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"?|'[^']*'?|\\$)+""", text, re.DOTALL)
-
-
-class _Expander:
-    """Removes the quotes of one word and replaces its variables, as a shell does, without word splitting."""
-
-    def __init__(self, word: str, variables: Mapping[str, str]) -> None:
-        self.word = word
-        self.variables = variables
-        self.at = 0
-
-    def run(self, end: str = "") -> str:
-        out: list[str] = []
-        while self.at < len(self.word):
-            char = self.word[self.at]
-            if char == end:
-                break
-            self.at += 1
-            if char == "'":
-                out.append(self._until_quote())
-            elif char == '"':
-                out.append(self._double_quoted())
-            elif char == "\\":
-                out.append(self.word[self.at : self.at + 1])
-                self.at += 1
-            else:
-                out.append(self._variable() if char == "$" else char)
-        return "".join(out)
-
-    def _until_quote(self) -> str:
-        close = self.word.find("'", self.at)
-        if close < 0:
-            raise _SyntaxProblem("a single quote is not closed")
-        text = self.word[self.at : close]
-        self.at = close + 1
-        return text
-
-    def _double_quoted(self) -> str:
-        out: list[str] = []
-        while self.at < len(self.word):
-            char = self.word[self.at]
-            self.at += 1
-            if char == '"':
-                return "".join(out)
-            if char == "\\" and self.word[self.at : self.at + 1] in ('"', "\\", "$"):
-                out.append(self.word[self.at])
-                self.at += 1
-            else:
-                out.append(self._variable() if char == "$" else char)
-        raise _SyntaxProblem("a double quote is not closed")
-
-    def _variable(self) -> str:
-        braces = self.word[self.at : self.at + 1] == "{"
-        match = _VARIABLE.match(self.word, self.at + braces)
-        if match is None:
-            if braces:
-                raise _SyntaxProblem("a variable's name is wrong")
-            return "$"
-        self.at = match.end()
-        value = self.variables.get(match[0], "")
-        return self._modifier(match[0], value) if braces else value
-
-    def _modifier(self, name: str, value: str) -> str:
-        mark = self.word[self.at : self.at + 2]
-        if mark in (":-", ":+"):
-            self.at += 2
-            word = self.run(end="}")
-            value = (value or word) if mark == ":-" else (word if value else "")
-        if self.word[self.at : self.at + 1] != "}":
-            raise _SyntaxProblem(f"${{{name}...}} is not understood")
-        self.at += 1
-        return value
 
 
 def _ports(word: str) -> list[str]:
@@ -441,6 +430,8 @@ def _duration(name: str, text: str) -> int:
         raise _SyntaxProblem(f"--{name}={text}: less than 1ms")
     return total
 
+
+_UNEXPANDED = ("CMD", "ENTRYPOINT", "HEALTHCHECK", "ONBUILD", "SHELL")
 
 _HANDLERS: dict[str, Callable[[_Editor, str], None]] = {
     "CMD": _Editor.cmd,

@@ -1,0 +1,180 @@
+"""Reading a tree that others may write in: the context, a stage, an image. No link is ever followed by the kernel.
+
+``Tree`` is a directory descriptor with the patterns of what is left out. Names in it are tuples of components.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from layerfs.build.ignore import Matcher, glob_regex
+from layerfs.errors import BuildError, InvalidInputError, NotFoundError, system_errors
+from layerfs.runtime.beneath import Place
+
+__all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "shown"]
+
+Names = tuple[bytes, ...]
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Found(msgspec.Struct, frozen=True, eq=False):
+    """A file of a tree: where it is, and where it is below the source that was asked for (empty: that itself)."""
+
+    names: Names
+    below: Names
+    status: os.stat_result
+
+
+def shown(names: Sequence[bytes]) -> str:
+    """A path for messages."""
+    return b"/".join(names).decode("utf-8", "backslashreplace") or "."
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a source is a pattern, and not one name."""
+    return any(char in text for char in "*?[") or "\\" in text
+
+
+class Tree:
+    """A directory to take files from; ``fd`` stays the caller's. ``what`` names it in messages."""
+
+    def __init__(self, fd: int, what: str, ignore: Matcher | None = None, *, owned: bool = False) -> None:
+        """``owned``: owners of files are kept; those of a context are not."""
+        self.fd = fd
+        self.what = what
+        self.ignore = ignore or Matcher(())
+        self.owned = owned
+        self.identity: str | None = None
+        """What the whole content is known by, as the layers of a stage; None: it must be looked at."""
+
+    def left_out(self, names: Names) -> bool:
+        """Whether the ignore file leaves a path out."""
+        return bool(names and self.ignore) and self.ignore.matches(_text(names))
+
+    def resolve(self, path: str) -> tuple[Names, os.stat_result]:
+        """Where a source leads, links followed inside the tree; NotFoundError, which says what removed it."""
+        try:
+            with Place(self.fd, os.fsencode(path)) as place:
+                if place.fd is None:
+                    raise self._missing(path)
+                names = tuple(place.names)
+                status = os.fstat(place.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._missing(path) from None
+        except OSError as exc:
+            raise BuildError(f"{path}: {os.strerror(exc.errno or 0)} in {self.what}") from exc
+        if self.left_out(names) and not (stat.S_ISDIR(status.st_mode) and self._reaches(names)):
+            raise NotFoundError(f"{path}: left out of {self.what} by the ignore file", hint="see .dockerignore")
+        return names, status
+
+    def _reaches(self, names: Names) -> bool:
+        return self.ignore.may_include_below(_text(names))
+
+    def _missing(self, path: str) -> NotFoundError:
+        return NotFoundError(f"{path}: not in {self.what}", hint="paths are relative to its root")
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """The paths that match, sorted; those that are left out do not. InvalidInputError for a wrong pattern."""
+        parts = [part for part in pattern.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise InvalidInputError(f"pattern {pattern!r}: '..' cannot stand in a pattern")
+        regexes = [None if part == "**" else re.compile(glob_regex(part), re.DOTALL) for part in parts]
+        for names in sorted(set(self._glob((), regexes))):
+            if not self.left_out(names) or self._reaches(names):
+                yield os.fsdecode(b"/".join(names))
+
+    def _glob(self, above: Names, regexes: Sequence["re.Pattern[str] | None"]) -> Iterator[Names]:
+        if not regexes:
+            yield above
+            return
+        first, rest = regexes[0], regexes[1:]
+        if first is None:  # ``**``: no directory, or any
+            yield from self._glob(above, rest)
+        for name, is_dir in self._children(above):
+            if first is None:
+                if is_dir:
+                    yield from self._glob((*above, name), regexes)
+                elif not rest:
+                    yield (*above, name)
+            elif first.fullmatch(os.fsdecode(name)) is not None and (is_dir or not rest):
+                yield from self._glob((*above, name), rest)
+
+    def _children(self, names: Names) -> list[tuple[bytes, bool]]:
+        try:
+            with Cursor(self.fd) as cursor, os.scandir(cursor.at(names)) as entries:
+                return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except (NotADirectoryError, FileNotFoundError):
+            return []
+
+    def walk(self, names: Names, status: os.stat_result, exclude: Matcher | None = None) -> Iterator[Found]:
+        """A file and all below it, sorted, a directory before what it has, without what is left out."""
+        yield Found(names, (), status)
+        if stat.S_ISDIR(status.st_mode):
+            with Cursor(self.fd) as cursor:
+                yield from self._walk(cursor, names, (), exclude)
+
+    def _walk(self, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None) -> Iterator[Found]:
+        with system_errors(f"read {shown(names)} in {self.what}"), os.scandir(cursor.at(names)) as entries:
+            found = sorted((os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries)
+        for name, status in found:
+            here, rel = (*names, name), (*below, name)
+            is_dir = stat.S_ISDIR(status.st_mode)
+            if exclude and exclude.matches(_text(rel)) and not (is_dir and exclude.may_include_below(_text(rel))):
+                continue
+            if self.ignore and self.ignore.matches(_text(here)):
+                if not is_dir or not self._reaches(here):
+                    continue
+                inner = list(self._walk(cursor, here, rel, exclude))
+                if inner:  # the directory is only there for what was taken back
+                    yield Found(here, rel, status)
+                    yield from inner
+                continue
+            yield Found(here, rel, status)
+            if is_dir:
+                yield from self._walk(cursor, here, rel, exclude)
+
+
+def _text(names: Names) -> str:
+    return os.fsdecode(b"/".join(names))
+
+
+class Cursor:
+    """Opens one directory of a tree after the other; what the way has in common stays open."""
+
+    def __init__(self, root: int) -> None:
+        self._names: list[bytes] = []
+        self._fds = [os.open(".", _DIRECTORY, dir_fd=root)]
+
+    def at(self, names: Sequence[bytes]) -> int:
+        """A descriptor of a directory, good until the next call; OSError."""
+        common = 0
+        for ours, theirs in zip(self._names, names, strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        while len(self._names) > common:
+            self._names.pop()
+            os.close(self._fds.pop())
+        for name in names[common:]:
+            self._fds.append(os.open(name, _DIRECTORY, dir_fd=self._fds[-1]))
+            self._names.append(name)
+        return self._fds[-1]
+
+    def open(self, names: Names) -> int:
+        """A regular file for reading; OSError."""
+        return os.open(names[-1], _FILE, dir_fd=self.at(names[:-1]))
+
+    def readlink(self, names: Names) -> bytes:
+        """The text of a link."""
+        return os.readlink(names[-1], dir_fd=self.at(names[:-1]))
+
+    def __enter__(self) -> "Cursor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
