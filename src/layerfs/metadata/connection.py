@@ -1,0 +1,140 @@
+"""One connection a thread, and transactions that are durable when they must be."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from layerfs.errors import IntegrityError, LayerfsError, UnsupportedError
+from layerfs.metadata.schema import SCHEMA, VERSION
+
+__all__ = ["Connection"]
+
+_BUSY_SECONDS = 60.0
+
+
+class Connection:
+    """A connection for each thread, transactions, and settings."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        if not readonly:
+            self._migrate()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            self._local.connection = connection
+            self._local.depth = 0
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        # A store on a read-only file system cannot have the shared memory that WAL needs.
+        uri = self.path.absolute().as_uri() + ("?mode=ro&immutable=1" if self.readonly else "")
+        with _translated(self.path):
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        with self._guard:
+            self._connections.append(connection)
+        return connection
+
+    def _migrate(self) -> None:
+        with _translated(self.path):
+            db = self._db
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                db.execute("PRAGMA journal_mode = WAL")
+                with self.transaction(durable=True):
+                    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                        for statement in SCHEMA.split(";"):
+                            db.execute(statement)
+                        db.execute(f"PRAGMA user_version = {VERSION}")
+            elif version > VERSION:
+                raise UnsupportedError(
+                    f"open {self.path}: the store has version {version}, this program knows {VERSION}",
+                    hint="use a newer layerfs",
+                )
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All or nothing; inside another one of the same thread it is part of that."""
+        db = self._db
+        if self._local.depth:
+            yield
+            return
+        with _translated(self.path):
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
+        self._local.depth = 1
+        try:
+            yield
+            with _translated(self.path):
+                db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        finally:
+            self._local.depth = 0
+
+    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        with _translated(self.path):
+            return self._db.execute(sql, values)
+
+    def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with _translated(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        rows = self._rows(sql, *values)
+        return rows[0] if rows else None
+
+    def close(self) -> None:
+        """Close the connections of all threads; again is allowed."""
+        with self._guard:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self._local = threading.local()
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty when nothing is."""
+        found = [row[0] for row in self._rows("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def setting(self, key: str) -> str | None:
+        """A fact about the store, as its layer format."""
+        row = self._row("SELECT value FROM store WHERE key = ?", key)
+        return row["value"] if row else None
+
+    def set_setting(self, key: str, value: str) -> None:
+        """Record a fact about the store."""
+        with self.transaction(durable=True):
+            self._run("INSERT OR REPLACE INTO store VALUES (?, ?)", key, value)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        text = str(exc)
+        if "locked" in text or "busy" in text:
+            raise LayerfsError(f"open {path}: busy for {_BUSY_SECONDS:.0f} seconds, held by another process") from exc
+        if "readonly" in text or "unable to open" in text or "disk" in text:
+            raise LayerfsError(f"open {path}: {text}", hint="is the store writable, and the disk not full?") from exc
+        raise LayerfsError(f"database {path}: {text}") from exc
+    except sqlite3.DatabaseError as exc:
+        raise IntegrityError(f"database {path}: {exc}", hint="layerfs system check --repair makes it anew") from exc
