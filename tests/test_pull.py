@@ -179,6 +179,13 @@ def test_all_tags(registry: FakeRegistry, store: Store, reach: Access) -> None:
     assert list_tags(f"{registry.host}/app", access=reach) == [f"v{number}" for number in range(5)]
 
 
+def test_image_for_another_machine_is_said_to_be(registry: FakeRegistry, store: Store, reach: Access) -> None:
+    notes = Notes()
+    reference = serve(registry, "app", "v1", make_image((100,), architecture="s390x"))
+    pull(store.parts, reference, platform=AMD64, access=reach, progress=notes)
+    assert any("s390x" in text for text in notes.texts)
+
+
 def test_pull_by_digest(registry: FakeRegistry, store: Store, reach: Access) -> None:
     serve(registry, "app", "v1", IMAGE)
     pulled = pull(store.parts, f"{registry.host}/app@{IMAGE.digest}", access=reach)
@@ -713,7 +720,7 @@ def test_mirror_is_asked_first(registry: FakeRegistry, store: Store, tmp_path: P
     check_whole(store, "example.invalid/team/app:v1", IMAGE)
 
 
-@pytest.mark.parametrize("trouble", ["absent", "broken", "stops", "unauthorized"])
+@pytest.mark.parametrize("trouble", ["absent", "broken", "stops", "unauthorized", "lies"])
 def test_mirror_in_trouble(registry: FakeRegistry, store: Store, tmp_path: Path, trouble: str) -> None:
     reference = serve(registry, "team/app", "v1", IMAGE)
     with FakeRegistry(auth="basic" if trouble == "unauthorized" else None) as mirror:
@@ -721,6 +728,8 @@ def test_mirror_in_trouble(registry: FakeRegistry, store: Store, tmp_path: Path,
             serve(mirror, "team/app", "v1", IMAGE)
         if trouble == "broken":
             mirror.faults.append(Fault(status=500))
+        if trouble == "lies":
+            mirror.faults.append(Fault("GET", MANIFEST, body=IMAGE.manifest + b" "))
         if trouble == "stops":
             mirror.faults.append(Fault("GET", LAYER, cut=20_000, times=1))
             mirror.faults.append(Fault("GET", LAYER, status=500))

@@ -80,7 +80,10 @@ def pull(
         if target is None:
             target = copy(source, sink, found, platforms=platforms, jobs=jobs, progress=progress)
         new = _record(parts, parsed, found, target, str(access.config.push_endpoint(parsed)))
-    return Pulled(parsed, found.digest, target, _image(parts, target), new)
+    image = _image(parts, target)
+    if image is not None and platforms is not None and not platforms[0].matches(image.platform):
+        progress.note(f"{parsed.familiar} is for {image.platform} alone, not for {platforms[0]}")
+    return Pulled(parsed, found.digest, target, image, new)
 
 
 def pull_all_tags(

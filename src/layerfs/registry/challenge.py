@@ -70,7 +70,7 @@ def retry_after(header: str | None) -> float | None:
         return float(seconds[1])
     try:
         when = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from typing import Self
 
 from layerfs.blobs import PIECE, BlobReader
-from layerfs.digest import Digest
-from layerfs.errors import RegistryError
-from layerfs.oci import Descriptor, is_foreign
+from layerfs.digest import Digest, Verifier
+from layerfs.errors import IntegrityError, RegistryError
+from layerfs.oci import MANIFEST_LIMIT, Descriptor, is_foreign
 from layerfs.registry.client import Client, is_stored_as_manifest
 from layerfs.registry.download import BlobStream, Ranges
 from layerfs.registry.transport import Response
@@ -35,7 +36,7 @@ class RegistrySource:
         for client in list(self._clients):
             try:
                 found = client.resolve(name)
-            except RegistryError:
+            except (RegistryError, IntegrityError):
                 if client is self._clients[-1]:
                     raise
                 continue
@@ -76,29 +77,36 @@ class RegistrySource:
 
 
 class _Manifest:
-    """A manifest as a reader."""
+    """A manifest as a reader. What a mirror gives is taken only if it is right; else the next place is asked."""
 
     def __init__(self, clients: Sequence[Client], descriptor: Descriptor) -> None:
         self._clients = clients
         self._descriptor = descriptor
         self._response: Response | None = None
+        self._mirrored: BytesIO | None = None
 
     def read(self, size: int = PIECE, /) -> bytes:
-        if self._response is None:
-            self._response = self._open()
+        if self._response is None and self._mirrored is None:
+            self._open()
+        if self._mirrored is not None:
+            return self._mirrored.read(size)
+        assert self._response is not None
         return self._response.read_some(size)
 
     def close(self) -> None:
         if self._response is not None:
             self._response.close()
 
-    def _open(self) -> Response:
+    def _open(self) -> None:
         for client in self._clients[:-1]:
-            try:
-                return client.open_manifest(self._descriptor)
-            except RegistryError:
-                continue
-        return self._clients[-1].open_manifest(self._descriptor)
+            with suppress(RegistryError, IntegrityError):
+                data = client.open_manifest(self._descriptor).read_all(MANIFEST_LIMIT)
+                verifier = Verifier(self._descriptor.digest, self._descriptor.size)
+                verifier.update(data)
+                verifier.finish()
+                self._mirrored = BytesIO(data)
+                return
+        self._response = self._clients[-1].open_manifest(self._descriptor)
 
 
 class _UrlClient(Client):
