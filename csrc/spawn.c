@@ -123,6 +123,8 @@ static int take_reports(int channel, lfs_spawned *out, lfs_error *error)
         if (report.kind == LFS_REPORT_FAILED || report.kind == LFS_REPORT_COMMAND) {
             out->command_failed = report.kind == LFS_REPORT_COMMAND;
             result = lfs_fail(error, report.error.err, "%s", report.error.msg);
+            if (fds[0] >= 0)
+                reap(fds[0]); /* a child of ours that came to nothing; in its pid namespace it would be waited for */
         } else if (report.kind == LFS_REPORT_TTY) {
             out->tty = lfs_steal_fd(&fds[0]);
         } else if (out->pid < 0) {

@@ -38,6 +38,7 @@ static int run_once(const sv_spec *spec, const char *mode, int channel, lfs_repo
                                   : sv_start(spec, parent, &process, &command, &report->error);
     if (r < 0) {
         report->kind = command ? LFS_REPORT_COMMAND : LFS_REPORT_FAILED;
+        lfs_report_send(channel, report, &process.pidfd, process.pidfd >= 0);
         return r;
     }
     report->kind = LFS_REPORT_STARTED;
@@ -81,7 +82,7 @@ int main(int argc, char **argv)
     if (r >= 0 && strcmp(argv[1], "first") == 0)
         r = become_first(&spec, channel, &report.error);
     else if (r >= 0)
-        r = run_once(&spec, argv[1], channel, &report);
+        return run_once(&spec, argv[1], channel, &report) < 0;
     if (r < 0)
         lfs_report_send(channel, &report, NULL, 0);
     return r < 0;

@@ -196,11 +196,15 @@ static int run_start(const sv_spec *spec, const sv_prepared *p, int parent, int 
     return r;
 }
 
-static void forget(sv_process *p)
+/* After a failure. A process that was made is buried by its parent: where that is the caller, he needs its pidfd. */
+static void forget(sv_process *p, int parent)
 {
-    lfs_cleanup_close(&p->pidfd);
     lfs_cleanup_close(&p->tty);
-    *p = (sv_process){-1, -1, -1};
+    p->tty = -1;
+    if (!parent)
+        lfs_cleanup_close(&p->pidfd);
+    if (!parent || p->pid < 0)
+        *p = (sv_process){-1, -1, -1};
 }
 
 int sv_start(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error)
@@ -223,7 +227,7 @@ int sv_start(const sv_spec *spec, int parent, sv_process *out, int *command, lfs
     }
     sv_mounts_release(spec, &p);
     if (r < 0)
-        forget(out);
+        forget(out, parent);
     return r;
 }
 
@@ -320,6 +324,6 @@ int sv_join(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_
     for (int i = 0; i < 2; i++)
         lfs_cleanup_close(&pair[i]);
     if (r < 0)
-        forget(out);
+        forget(out, parent);
     return r;
 }
