@@ -1,0 +1,89 @@
+"""Plots of a comparison's JSON file that say by themselves what they show."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window
+from matplotlib import pyplot
+
+from bench.subjects import SUBJECTS
+
+__all__ = ["draw"]
+
+_COLOURS = {
+    "layerfs": "#c1121f", "docker": "#1d63ed", "podman": "#892ca0", "containerd": "#575757", "umoci": "#2a9d8f",
+    "buildah": "#e9a23b", "bsdtar": "#9c8b7a", "tar": "#c9bfb4",
+}  # fmt: skip
+
+
+def draw(path: Path) -> Sequence[Path]:
+    """Draw what the JSON file holds; the PNG files, beside it."""
+    found = json.loads(path.read_text())
+    foot = f"{found['machine']['processor']}, Linux {found['machine']['kernel']}, {found['machine']['date'][:10]}"
+    out = []
+    if found["samples"]:
+        out.append(_bars(found["samples"], f"{foot}; median of {found['machine']['rounds']} rounds, least to most", path.with_suffix(".png")))  # fmt: skip
+    if found["growth"]:
+        out.append(_curves(found["growth"], foot, path.with_name(f"{path.stem}-growth.png")))
+    return out
+
+
+def _bars(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], foot: str, into: Path) -> Path:
+    """One panel a subject: seconds of each tool, the time until all was on disk in a lighter shade behind."""
+    columns = 3
+    rows = math.ceil(len(samples) / columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(16, 2.5 * rows + 1), squeeze=False)
+    for axis in axes.flat[len(samples) :]:
+        axis.axis("off")
+    for axis, (subject, results) in zip(axes.flat, samples.items(), strict=False):
+        names = sorted(results, key=lambda name: _middle(results[name], "seconds"), reverse=True)
+        seconds = [_middle(results[name], "seconds") for name in names]
+        colours = [_COLOURS.get(name, "#888888") for name in names]
+        axis.barh(names, [_middle(results[name], "synced") for name in names], color=colours, alpha=0.35)
+        low = [s - min(x["seconds"] for x in results[n]) for n, s in zip(names, seconds, strict=True)]
+        high = [max(x["seconds"] for x in results[n]) - s for n, s in zip(names, seconds, strict=True)]
+        axis.barh(names, seconds, color=colours, xerr=[low, high], error_kw={"lw": 1, "capsize": 2})
+        for row, value in enumerate(seconds):
+            axis.annotate(f" {_text(value)}", (value, row), va="bottom", fontsize=8)
+        axis.set_title(SUBJECTS[subject], fontsize=10)
+        axis.set_xlabel("seconds", fontsize=8)
+        axis.margins(x=0.2)
+    figure.suptitle("Less is better. Strong: until the command ended; pale: until all it wrote was on disk.\n" + foot)
+    return _write(figure, into)
+
+
+def _curves(growth: Sequence[Mapping[str, Any]], foot: str, into: Path) -> Path:
+    """One panel for each thing counted, both axes logarithmic."""
+    counted = list(dict.fromkeys(curve["counted"] for curve in growth))
+    figure, axes = pyplot.subplots(1, len(counted), figsize=(6 * len(counted), 5), squeeze=False)
+    for axis, what in zip(axes.flat, counted, strict=True):
+        for curve in (c for c in growth if c["counted"] == what):
+            x, y = zip(*curve["points"], strict=True)
+            axis.loglog(x, y, marker="o", label=f"{curve['title']}: grows as n^{curve['exponent']:.2f}")
+        axis.set_xlabel(what)
+        axis.set_ylabel("seconds")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.suptitle(f"How time grows (n^1: linear, n^0: not at all; fitted to the right half of each curve)\n{foot}")
+    return _write(figure, into)
+
+
+def _middle(samples: Sequence[Mapping[str, float]], key: str) -> float:
+    values = sorted(sample[key] for sample in samples)
+    return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _write(figure: Any, into: Path) -> Path:
+    figure.tight_layout()
+    figure.savefig(into, dpi=110)
+    pyplot.close(figure)
+    return into
