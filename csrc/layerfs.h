@@ -180,6 +180,7 @@ int lfs_erofs_mount(int fd, uint32_t flags, lfs_error *error);
 #define LFS_OVERLAY_VOLATILE 1  /* no sync, ever: for uppers that are thrown away */
 #define LFS_OVERLAY_USERXATTR 2
 #define LFS_OVERLAY_READONLY 4
+#define LFS_OVERLAY_OWNER 8 /* layers are seen through lfs_mount_idmap: uid and gid are what its maps make of 0 */
 
 typedef struct lfs_overlay {
     const int *lowers; /* directories or detached mounts, TOP-MOST FIRST, as the kernel counts */
@@ -187,9 +188,15 @@ typedef struct lfs_overlay {
     int upper;         /* -1: none, and the mount is read-only */
     int work;
     uint32_t flags;
+    uint32_t uid;
+    uint32_t gid;
 } lfs_overlay;
 int lfs_overlay_mount(const lfs_overlay *overlay, lfs_error *error);
 int lfs_bind_mount(int dirfd, const char *path, int recursive, int readonly, lfs_error *error);
+/* A user namespace, as a descriptor, with these maps of n triples (inside, outside, count); and a detached copy of a
+ * mount through which owners are seen by it. Overlayfs itself cannot be mapped, but its layers can. */
+int lfs_userns_open(const uint32_t *uid_map, size_t nuids, const uint32_t *gid_map, size_t ngids, lfs_error *error);
+int lfs_mount_idmap(int mount, int userns, lfs_error *error);
 int lfs_mount_attach(int mount, const char *target, lfs_error *error);
 int lfs_mount_detach(const char *target, int lazy, lfs_error *error); /* -EBUSY unless lazy */
 int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error);
@@ -228,6 +235,25 @@ typedef struct lfs_spawned {
 int lfs_launcher_open(const char *path, lfs_error *error);
 int lfs_spawn(int launcher, const char *mode, uint32_t namespaces, int spec, const int *fds, size_t nfds,
               lfs_spawned *out, lfs_error *error);
+
+/*
+ * Seccomp: rules to a BPF program, written to the file out, by libseccomp (-ENOSYS: it is not installed). Actions are
+ * SECCOMP_RET_* values, op is libseccomp's scmp_compare; names that the library does not know are passed over.
+ */
+typedef struct lfs_seccomp_arg {
+    uint32_t index;
+    uint32_t op;
+    uint64_t a;
+    uint64_t b;
+} lfs_seccomp_arg;
+
+typedef struct lfs_seccomp_rule {
+    const char *name;
+    uint32_t action;
+    uint32_t nargs;
+    lfs_seccomp_arg args[6];
+} lfs_seccomp_rule;
+int lfs_seccomp_filter(uint32_t otherwise, const lfs_seccomp_rule *rules, size_t nrules, int out, lfs_error *error);
 /* cdef-end */
 
 #endif

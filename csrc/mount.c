@@ -11,9 +11,11 @@
 #include "util.h"
 
 #include <linux/loop.h>
+#include <linux/securebits.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -269,6 +271,43 @@ static int overlay_set(int fs, const lfs_overlay *o, int by_fd, lfs_error *error
     return r;
 }
 
+/*
+ * Overlayfs acts in its layers as whoever has mounted it. Where their owners are mapped, the host's root is nobody
+ * there and can make nothing in an upper; root of the container's namespace can. Only this thread changes, by raw
+ * calls, and with its capabilities kept.
+ */
+static int become_owner(const lfs_overlay *o, lfs_error *error)
+{
+    int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+
+    if (bits < 0 || prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+        return lfs_fail(error, errno, "mount overlay (as another user)");
+    syscall(SYS_setfsgid, o->gid);
+    syscall(SYS_setfsuid, o->uid);
+    return bits;
+}
+
+static void become_self(int bits)
+{
+    syscall(SYS_setfsuid, geteuid());
+    syscall(SYS_setfsgid, getegid());
+    prctl(PR_SET_SECUREBITS, bits, 0, 0, 0);
+}
+
+static int overlay_create(int fs, const lfs_overlay *o, unsigned attrs, lfs_error *error)
+{
+    int bits = o->flags & LFS_OVERLAY_OWNER ? become_owner(o, error) : 0, r;
+
+    if (bits < 0)
+        return bits;
+    r = lfs_sys_fsconfig(fs, LFS_FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+    if (o->flags & LFS_OVERLAY_OWNER)
+        become_self(bits);
+    if (r >= 0)
+        r = lfs_sys_fsmount(fs, attrs);
+    return r < 0 ? fs_fail(error, fs, r, overlay_reason(r)) : r;
+}
+
 int lfs_overlay_mount_by(const lfs_overlay *o, int by_fd, lfs_error *error)
 {
     unsigned attrs = o->upper < 0 || (o->flags & LFS_OVERLAY_READONLY) ? LFS_ATTR_RDONLY : 0;
@@ -278,17 +317,12 @@ int lfs_overlay_mount_by(const lfs_overlay *o, int by_fd, lfs_error *error)
     if (fs < 0)
         return fs;
     r = overlay_set(fs, o, by_fd, error);
-    if (r < 0)
-        return r;
-    r = lfs_sys_fsconfig(fs, LFS_FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-    if (r >= 0)
-        r = lfs_sys_fsmount(fs, attrs);
-    return r < 0 ? fs_fail(error, fs, r, overlay_reason(r)) : r;
+    return r < 0 ? r : overlay_create(fs, o, attrs, error);
 }
 
 int lfs_overlay_mount(const lfs_overlay *o, lfs_error *error)
 {
-    const uint32_t known = LFS_OVERLAY_VOLATILE | LFS_OVERLAY_USERXATTR | LFS_OVERLAY_READONLY;
+    const uint32_t known = LFS_OVERLAY_VOLATILE | LFS_OVERLAY_USERXATTR | LFS_OVERLAY_READONLY | LFS_OVERLAY_OWNER;
     int r;
 
     if (o->nlowers < 1 || (o->flags & ~known) || (o->upper >= 0) != (o->work >= 0))

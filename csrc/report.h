@@ -5,8 +5,8 @@
 #include "layerfs.h"
 
 #define LFS_REPORT_STARTED 1 /* pid; descriptors: the process's pidfd, its terminal's master where it has one */
-#define LFS_REPORT_FAILED 2  /* error: setting up */
-#define LFS_REPORT_COMMAND 3 /* error: all was set up, but the command cannot be executed */
+#define LFS_REPORT_FAILED 2  /* error: setting up; descriptor: a child of the caller that is being killed */
+#define LFS_REPORT_COMMAND 3 /* the same: all was set up, but the command cannot be executed */
 #define LFS_REPORT_TTY 4     /* from the new process: its terminal's master */
 
 #define LFS_REPORT_FDS 2

@@ -261,9 +261,8 @@ def test_path_is_searched_inside_in_order(tree: Path) -> None:
     assert run(tree, "tool", env=env).out == "first\n"
 
 
-def bind(source: Path, target: str, readonly: bool = False) -> native.Bind:
-    fd = native.bind_mount(AT_FDCWD, str(source), readonly=readonly)
-    return native.Bind(source=fd, target=target, is_dir=source.is_dir())
+def bind(source: Path, target: str, *options: str) -> native.Mount:
+    return native.Mount(type="bind", source=str(source), target=target, options=options)
 
 
 def test_binds_are_mounted_and_their_targets_made(tmp_path: Path, tree: Path) -> None:
@@ -273,7 +272,7 @@ def test_binds_are_mounted_and_their_targets_made(tmp_path: Path, tree: Path) ->
     ended = sh(
         tree,
         "cat /data/in/file /etc/one; echo w > /data/in/new; echo w > /ro/new; echo w > /etc/one",
-        binds=[bind(host, "/data/in"), bind(host, "/ro", readonly=True), bind(host / "file", "/etc/one")],
+        mounts=[bind(host, "/data/in"), bind(host, "/ro", "ro"), bind(host / "file", "/etc/one")],
     )
     assert ended.out == "data\ndata\n"
     assert ended.err.count("Read-only") == 1
@@ -295,12 +294,12 @@ def test_bind_targets_follow_links_inside_the_root_only(tmp_path: Path, tree: Pa
     (tree / "dangling").symlink_to("/nowhere")
     (tree / str(outside).lstrip("/")).mkdir(parents=True)
     (tree / "outside").mkdir()
-    ended = sh(tree, f"cat {outside}/file /outside/file", binds=[bind(host, "/absolute"), bind(host, "/relative")])
+    ended = sh(tree, f"cat {outside}/file /outside/file", mounts=[bind(host, "/absolute"), bind(host, "/relative")])
     assert ended.out == "data\ndata\n"
-    assert sh(tree, "cat /made/file", binds=[bind(host, "/up/../../made")]).out == "data\n"
+    assert sh(tree, "cat /made/file", mounts=[bind(host, "/up/../../made")]).out == "data\n"
     for target in ("/dangling", "/dangling/below"):
         with pytest.raises(NativeError, match="in the container"):
-            sh(tree, "true", binds=[bind(host, target)])
+            sh(tree, "true", mounts=[bind(host, target)])
     assert not list(outside.iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "outside", "root"]
 
@@ -317,7 +316,7 @@ def test_bind_targets_that_are_refused(tmp_path: Path, tree: Path) -> None:
         ("/bin/busybox", "Not a directory|mount at"),
     ):
         with pytest.raises(NativeError, match=reason):
-            sh(tree, "true", binds=[bind(host, target)])
+            sh(tree, "true", mounts=[bind(host, target)])
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
@@ -332,12 +331,14 @@ def test_no_device_through_a_bind(tmp_path: Path, tree: Path) -> None:
     host = tmp_path / "host"
     host.mkdir()
     os.mknod(host / "n", 0o666 | 0o020000, os.makedev(1, 3))
-    assert "ermission denied" in sh(tree, "cat /v/n", binds=[bind(host, "/v")]).err
+    assert "ermission denied" in sh(tree, "cat /v/n", mounts=[bind(host, "/v")]).err
 
 
-def test_a_failed_launch_leaves_no_child_and_consumes_the_binds(tmp_path: Path, tree: Path) -> None:
-    with pytest.raises(NativeError):
-        run(tree, "nothing", binds=[bind(tmp_path, "/x")])
+def test_a_failed_launch_leaves_no_child(tmp_path: Path, tree: Path) -> None:
+    with pytest.raises(native.CommandError):
+        run(tree, "nothing", mounts=[bind(tmp_path, "/x")])
+    with pytest.raises(NativeError, match="mount /missing at /x"):
+        run(tree, "true", mounts=[bind(Path("/missing"), "/x")])
     with pytest.raises(ChildProcessError):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
 

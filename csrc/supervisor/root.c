@@ -103,11 +103,53 @@ static int make_readonly(int dir, const char *name, lfs_error *error)
     return r < 0 ? lfs_fail(error, -r, "make %s read-only", name) : 0;
 }
 
+/* Is this setting one of a namespace that the container has to itself? Others are the host's. */
+static int is_own_sysctl(const sv_spec *spec, const char *name, size_t n)
+{
+    static const struct {
+        const char *name; /* with a dot at the end: all below */
+        int namespace;
+    } own[] = {{"kernel.msgmax", CLONE_NEWIPC},  {"kernel.msgmnb", CLONE_NEWIPC},     {"kernel.msgmni", CLONE_NEWIPC},
+               {"kernel.sem", CLONE_NEWIPC},     {"kernel.shmall", CLONE_NEWIPC},     {"kernel.shmmax", CLONE_NEWIPC},
+               {"kernel.shmmni", CLONE_NEWIPC},  {"kernel.shm_rmid_forced", CLONE_NEWIPC},
+               {"fs.mqueue.", CLONE_NEWIPC},     {"net.", CLONE_NEWNET},              {"kernel.hostname", CLONE_NEWUTS},
+               {"kernel.domainname", CLONE_NEWUTS}};
+
+    for (size_t i = 0; i < COUNT(own); i++) {
+        size_t len = strlen(own[i].name);
+        int below = own[i].name[len - 1] == '.';
+
+        if ((below ? n > len : n == len) && memcmp(own[i].name, name, len) == 0)
+            return !(spec->share & own[i].namespace);
+    }
+    return 0;
+}
+
+static int set_sysctl(const sv_spec *spec, int proc, const char *setting, lfs_error *error)
+{
+    size_t n = strcspn(setting, "=");
+    cleanup_close int fd = -1;
+    char path[256];
+
+    if (setting[n] == '\0' || n > 200 || !is_own_sysctl(spec, setting, n))
+        return lfs_fail(error, EINVAL, "set sysctl %.100s (not a setting of the container's own)", setting);
+    snprintf(path, sizeof path, "sys/%.*s", (int)n, setting);
+    for (char *at = path + 4; *at != '\0'; at++)
+        if (*at == '.')
+            *at = '/';
+    fd = lfs_sys_openat2(proc, path, O_WRONLY, 0, PLAIN);
+    if (fd < 0 || write(fd, setting + n + 1, strlen(setting + n + 1)) < 0)
+        return lfs_fail(error, fd < 0 ? -fd : errno, "set sysctl %.100s", setting);
+    return 0;
+}
+
 static int mount_proc(const sv_spec *spec, int root, int null, lfs_error *error)
 {
     cleanup_close int proc = mount_fs(root, "proc", "proc", NULL, NO_ALL, error);
     int r = proc < 0 ? proc : 0;
 
+    for (size_t i = 0; r >= 0 && i < spec->sysctls.n; i++)
+        r = set_sysctl(spec, proc, spec->sysctls.at[i], error);
     if (spec->privileged)
         return r;
     for (size_t i = 0; r >= 0 && i < COUNT(masked_proc); i++)

@@ -32,6 +32,7 @@ static const struct field {
     FIELD("cwd", TEXT, cwd),
     FIELD("root", FD, root),
     FIELD("lower", LIST, lowers),
+    FIELD("sysctl", LIST, sysctls),
     FIELD("upper", TEXT, upper),
     FIELD("work", TEXT, work),
     FIELD("overlay", TEXT, overlay),

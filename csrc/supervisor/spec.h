@@ -60,7 +60,7 @@ typedef struct sv_spec {
     /* its namespaces and root */
     int pidfd; /* join */
     int root, readonly;
-    sv_list lowers;
+    sv_list lowers, sysctls; /* a sysctl is name=value */
     const char *upper, *work, *overlay;
     const char *hostname, *domainname;
     int share; /* CLONE_NEW* not made */

@@ -22,7 +22,8 @@ typedef struct sv_process {
     int tty; /* master, or -1 */
 } sv_process;
 
-/* start.c. parent 1: the new process becomes a child of our own parent. *command says that setting up went well
+/* start.c. parent 1: the new process becomes a child of our own parent; after a failure out->pidfd is then what he
+ * has to bury, if there is anything. *command says that setting up went well
  * and the command could not be executed. */
 int sv_start(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);
 int sv_join(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);

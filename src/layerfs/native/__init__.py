@@ -12,7 +12,6 @@ Failures of the core become exceptions in one place (``_core.check``): malformed
 from layerfs.native._core import Buffer
 from layerfs.native._diff import Change, Differ, DiffStats
 from layerfs.native._launch import (
-    Bind,
     CommandError,
     JoinSpec,
     LaunchSpec,
@@ -29,15 +28,18 @@ from layerfs.native._mount import (
     bind_mount,
     detach,
     erofs_mount,
+    idmap_mount,
     overlay_mount,
     probe,
     readahead,
+    userns_open,
 )
 from layerfs.native._reader import Reader, Stat
+from layerfs.native._seccomp import SECCOMP_ALLOW, SeccompArg, SeccompRule, seccomp_errno, seccomp_filter
 from layerfs.native._unpack import Repacker, Unpacker, UnpackResult
 
 __all__ = [
-    "Bind",
+    "SECCOMP_ALLOW",
     "Buffer",
     "Change",
     "CommandError",
@@ -50,6 +52,8 @@ __all__ = [
     "Process",
     "Reader",
     "Repacker",
+    "SeccompArg",
+    "SeccompRule",
     "Stat",
     "SupervisorSpec",
     "UnpackResult",
@@ -58,10 +62,14 @@ __all__ = [
     "bind_mount",
     "detach",
     "erofs_mount",
+    "idmap_mount",
     "join",
     "launch",
     "overlay_mount",
     "probe",
     "readahead",
+    "seccomp_errno",
+    "seccomp_filter",
     "supervise",
+    "userns_open",
 ]

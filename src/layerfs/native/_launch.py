@@ -6,7 +6,7 @@ means stands there, under the name with hyphens; an empty value leaves the key o
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,6 @@ from layerfs.errors import NativeError
 from layerfs.native._core import check, encode, new_error
 
 __all__ = [
-    "Bind",
     "CommandError",
     "JoinSpec",
     "LaunchSpec",
@@ -31,14 +30,6 @@ __all__ = [
 
 class CommandError(NativeError):
     """All was set up, and the command itself could not be executed: ENOENT, EACCES, ENOEXEC ..."""
-
-
-class Bind(msgspec.Struct, frozen=True):
-    """A detached mount that a launch puts at ``target`` inside the root; the launch consumes ``source``."""
-
-    source: int
-    target: str
-    is_dir: bool
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +88,7 @@ class LaunchSpec(ProcessSpec, frozen=True, kw_only=True):
     domainname: str = ""
     privileged: bool = False
     oom_score_adj: int | None = None
+    sysctls: Mapping[str, str] = {}
     share: Sequence[str] = ()
     """Namespaces not made new: pid, ipc, uts, net, cgroup."""
     enter: Sequence[tuple[str, int]] = ()
@@ -104,7 +96,6 @@ class LaunchSpec(ProcessSpec, frozen=True, kw_only=True):
     uid_map: Sequence[tuple[int, int, int]] = ()
     """(inside, outside, count); makes a user namespace."""
     gid_map: Sequence[tuple[int, int, int]] = ()
-    binds: Sequence[Bind] = ()
     mounts: Sequence[Mount] = ()
     init: bool = False
     die_with_parent: bool = False
@@ -151,11 +142,7 @@ def launch(spec: LaunchSpec) -> tuple[int, int, int | None]:
     Raises ``CommandError`` when the command cannot be executed, ``NativeError`` for all else.
     """
     inside = not (spec.uid_map or spec.enter or spec.detach)
-    try:
-        started = _spawn("first", spec, _namespaces(spec)) if inside else _spawn("launch", spec)
-    finally:
-        for bind in spec.binds:
-            os.close(bind.source)
+    started = _spawn("first", spec, _namespaces(spec)) if inside else _spawn("launch", spec)
     return started.pid, started.pidfd, started.terminal
 
 
@@ -172,7 +159,7 @@ def supervise(spec: SupervisorSpec) -> int:
 # Fields that are not written as they are: see _special.
 _SPECIAL = frozenset(
     {"args", "groups", "cgroups", "seccomp", "rlimits", "stdio", "tty_size", "enter", "overlay", "uid_map", "gid_map"}
-    | {"binds", "mounts", "no_network", "capabilities", "lowers", "root"}
+    | {"mounts", "no_network", "capabilities", "lowers", "root", "sysctls"}
 )
 
 
@@ -278,8 +265,8 @@ def _launch_pairs(spec: LaunchSpec, fds: list[int]) -> Iterator[bytes]:
         yield _pair("enter", f"{kind}:{fd}")
     yield from (_pair("uidmap", ":".join(map(str, item))) for item in spec.uid_map)
     yield from (_pair("gidmap", ":".join(map(str, item))) for item in spec.gid_map)
-    mounts = [Mount(type="bind", source=bind.source, target=bind.target) for bind in spec.binds]
-    for mount in [*mounts, *spec.mounts]:
+    yield from (_pair("sysctl", f"{name}={value}") for name, value in spec.sysctls.items())
+    for mount in spec.mounts:
         yield _pair("mount", mount.type)
         yield _pair("target", mount.target)
         yield from (_pair("option", item) for item in mount.options)

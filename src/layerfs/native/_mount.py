@@ -15,9 +15,11 @@ __all__ = [
     "bind_mount",
     "detach",
     "erofs_mount",
+    "idmap_mount",
     "overlay_mount",
     "probe",
     "readahead",
+    "userns_open",
 ]
 
 
@@ -48,8 +50,12 @@ def overlay_mount(
     volatile: bool = False,
     userxattr: bool = False,
     readonly: bool = False,
+    owner: tuple[int, int] | None = None,
 ) -> int:
-    """Stack directories, TOP-MOST FIRST, under an upper (-1: none, read-only); a detached mount."""
+    """Stack directories, TOP-MOST FIRST, under an upper (-1: none, read-only); a detached mount.
+
+    ``owner``: with layers seen through ``idmap_mount``, the uid and gid outside of the maps' root.
+    """
     error, spec = new_error(), ffi.new("lfs_overlay *")
     array = ffi.new("int[]", list(lowers))
     spec.lowers, spec.nlowers, spec.upper, spec.work = array, len(lowers), upper, work
@@ -57,7 +63,9 @@ def overlay_mount(
         (lib.LFS_OVERLAY_VOLATILE if volatile else 0)
         | (lib.LFS_OVERLAY_USERXATTR if userxattr else 0)
         | (lib.LFS_OVERLAY_READONLY if readonly else 0)
+        | (lib.LFS_OVERLAY_OWNER if owner else 0)
     )
+    spec.uid, spec.gid = owner or (0, 0)
     return check(lib.lfs_overlay_mount(spec, error), error)
 
 
@@ -65,6 +73,19 @@ def bind_mount(dirfd: int, path: str | bytes, *, recursive: bool = True, readonl
     """A detached bind mount of ``path`` below ``dirfd`` (AT_FDCWD: a path of the host)."""
     error = new_error()
     return check(lib.lfs_bind_mount(dirfd, encode(path), recursive, readonly, error), error)
+
+
+def userns_open(uid_map: Sequence[tuple[int, int, int]], gid_map: Sequence[tuple[int, int, int]]) -> int:
+    """A user namespace with these maps of (inside, outside, count): a descriptor to close."""
+    error = new_error()
+    uids, gids = ([number for triple in triples for number in triple] for triples in (uid_map, gid_map))
+    return check(lib.lfs_userns_open(uids, len(uid_map), gids, len(gid_map), error), error)
+
+
+def idmap_mount(mount: int, userns: int) -> int:
+    """A detached copy of a mount, through which owners are seen by the maps of ``userns``."""
+    error = new_error()
+    return check(lib.lfs_mount_idmap(mount, userns, error), error)
 
 
 def attach(mount: int, target: str | bytes | os.PathLike[str]) -> None:
