@@ -15,9 +15,7 @@ from layerfs import Store
 from layerfs.containers import Container, CreateOptions, create_options
 
 BUSYBOX = Path("/bin/busybox")
-PASSWD = (
-    b"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n1234:x:0:0:a name of digits:/:/bin/sh\n"
-)
+PASSWD = b"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n1234:x:0:0:a name of digits:/:/bin/sh\n"
 GROUP = b"root:x:0:\naudio:x:29:bob\nvideo:x:44:\nbob:x:1000:\n"
 RUNTIMES = ("builtin", "runc")
 

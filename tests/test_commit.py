@@ -34,7 +34,7 @@ def shared(request, tmp_path_factory):
         store.snapshots.release_layers()
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(shared):
     yield shared
     for container in shared.containers.list():
@@ -199,7 +199,14 @@ def test_what_a_layer_cannot_hold_is_refused_by_name(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"format": "v1"}, {"changes": ["WHAT x"]}, {"changes": ["ENV"]}, {"reference": "UPPER"}, {"reference": "x@sha256:" + "0" * 64}]
+    "wrong",
+    [
+        {"format": "v1"},
+        {"changes": ["WHAT x"]},
+        {"changes": ["ENV"]},
+        {"reference": "UPPER"},
+        {"reference": "x@sha256:" + "0" * 64},
+    ],
 )
 def test_what_is_wrong_is_told_before_the_work(store, wrong):
     container = store.containers.create(options("true"))

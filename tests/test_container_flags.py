@@ -29,7 +29,8 @@ def test_absent_flags_may_be_given_as_none():
 
 
 @pytest.mark.parametrize(
-    ("text", "bytes_"), [("0", 0), ("512", 512), ("1k", 1024), ("64m", 64 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30), ("1 kb", 1024)]
+    ("text", "bytes_"),
+    [("0", 0), ("512", 512), ("1k", 1024), ("64m", 64 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30), ("1 kb", 1024)],
 )
 def test_sizes(text, bytes_):
     assert parse_size(text, "size") == bytes_
@@ -41,7 +42,9 @@ def test_what_is_no_size(text):
         parse_size(text, "size")
 
 
-@pytest.mark.parametrize(("text", "ns"), [("0", 0), ("1s", 10**9), ("1m30s", 90 * 10**9), ("1.5ms", 1_500_000), ("1h", 3600 * 10**9)])
+@pytest.mark.parametrize(
+    ("text", "ns"), [("0", 0), ("1s", 10**9), ("1m30s", 90 * 10**9), ("1.5ms", 1_500_000), ("1h", 3600 * 10**9)]
+)
 def test_durations(text, ns):
     assert parse_duration(text, "time") == ns
 
@@ -80,8 +83,12 @@ def test_volumes_that_are_refused(text):
 
 
 def test_mount_forms():
-    assert mount("type=bind,src=/a,dst=/b,readonly") == MountOption(type="bind", source="/a", target="/b", readonly=True)
-    assert mount("source=vol,target=/b,volume-nocopy=true") == MountOption(type="volume", source="vol", target="/b", nocopy=True)
+    assert mount("type=bind,src=/a,dst=/b,readonly") == MountOption(
+        type="bind", source="/a", target="/b", readonly=True
+    )
+    assert mount("source=vol,target=/b,volume-nocopy=true") == MountOption(
+        type="volume", source="vol", target="/b", nocopy=True
+    )
     assert mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770") == MountOption(
         type="tmpfs", target="/t", size=1 << 20, mode=0o1770
     )

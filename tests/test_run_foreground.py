@@ -41,7 +41,7 @@ def runtime(request):
     return request.param
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(shared):
     yield shared
     for container in shared.containers.list():
@@ -71,7 +71,14 @@ def test_without_interactive_the_input_is_empty(store, runtime):
 
 @pytest.mark.parametrize(
     ("args", "code"),
-    [(["no-such-command"], 127), (["/no/such"], 127), (["./x"], 127), (["/etc/passwd"], 126), (["/etc"], 126), ([""], 127)],
+    [
+        (["no-such-command"], 127),
+        (["/no/such"], 127),
+        (["./x"], 127),
+        (["/etc/passwd"], 126),
+        (["/etc"], 126),
+        ([""], 127),
+    ],
 )
 def test_what_cannot_be_executed(store, runtime, args, code):
     with pytest.raises(LayerfsError) as caught:
@@ -117,7 +124,9 @@ def test_an_unknown_image(store):
 
 
 def test_state_and_inspect(store, runtime):
-    container = store.containers.create(options("sh", "-c", "exit 3", name="one", runtime=runtime, env=["A=1"], label=["k=v"]))
+    container = store.containers.create(
+        options("sh", "-c", "exit 3", name="one", runtime=runtime, env=["A=1"], label=["k=v"])
+    )
     assert (container.status, container.pid, container.started_at) == ("created", 0, 0)
     assert container.run((0, 1, 2)) == 3
     container = store.containers.get("one")
@@ -201,7 +210,9 @@ def test_network(store, runtime):
     links = "ls /sys/class/net | tr '\\n' ' '"
     assert sh(store, runtime, links, network="none", rm=True).out == "lo "
     host = sorted(os.listdir("/sys/class/net"))
-    assert sorted(sh(store, runtime, "cat /proc/net/dev", network="host", rm=True).out.count(f"{name}:") for name in host)
+    assert sorted(
+        sh(store, runtime, "cat /proc/net/dev", network="host", rm=True).out.count(f"{name}:") for name in host
+    )
 
 
 def test_mount_points_are_no_changes(store, runtime, tmp_path):
@@ -225,7 +236,14 @@ def test_changes(store, runtime):
 
 
 def test_read_only(store, runtime):
-    ran = sh(store, runtime, "touch /x || touch /etc/x || touch /vol/x && echo written", read_only=True, volume=["/vol"], rm=True)
+    ran = sh(
+        store,
+        runtime,
+        "touch /x || touch /etc/x || touch /vol/x && echo written",
+        read_only=True,
+        volume=["/vol"],
+        rm=True,
+    )
     assert ran.out == "written\n"
     assert ran.err.count("Read-only file system") == 2
 
@@ -274,7 +292,16 @@ def test_volumes_of_an_image(store, runtime, places):
 
 
 @pytest.mark.parametrize(
-    "change", ["VOLUME /proc/x", "VOLUME /proc", "VOLUME /../proc", "VOLUME /sys", "VOLUME /", "VOLUME /linked/x", "VOLUME /dev/x"]
+    "change",
+    [
+        "VOLUME /proc/x",
+        "VOLUME /proc",
+        "VOLUME /../proc",
+        "VOLUME /sys",
+        "VOLUME /",
+        "VOLUME /linked/x",
+        "VOLUME /dev/x",
+    ],
 )
 def test_volumes_that_an_image_must_not_have(store, places, change):
     add_box(store, places[0], tar.symlink("linked", "/proc"), name="hostile", changes=(change,))
@@ -310,7 +337,10 @@ def test_capabilities(store, runtime):
     assert {int(lines[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0xA80425FB}
     assert int(lines["CapInh"], 16) == int(lines["CapAmb"], 16) == 0
     assert lines["NoNewPrivs"].strip() == "1"
-    lines = dict(line.split(":") for line in sh(store, runtime, script, cap_drop=["ALL"], cap_add=["chown"], rm=True).out.splitlines())
+    lines = dict(
+        line.split(":")
+        for line in sh(store, runtime, script, cap_drop=["ALL"], cap_add=["chown"], rm=True).out.splitlines()
+    )
     assert int(lines["CapBnd"], 16) == 1
     lines = dict(line.split(":") for line in sh(store, runtime, script, user="bob", rm=True).out.splitlines())
     assert int(lines["CapEff"], 16) == int(lines["CapInh"], 16) == int(lines["CapAmb"], 16) == 0
@@ -331,7 +361,9 @@ def test_labels_are_not_commands_for_runtimes(store, runtime, places):
 
 def test_signals_are_handed_on(store, runtime):
     container = store.containers.create(
-        options("sh", "-c", "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done", runtime=runtime)
+        options(
+            "sh", "-c", "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done", runtime=runtime
+        )
     )
     read, write = os.pipe()
 
@@ -484,7 +516,9 @@ def test_a_terminal(store, places, runtime):
 
 
 def test_interrupt_at_a_terminal_reaches_the_command(store, places, runtime):
-    shown, code = terminal((*places, runtime), "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done", feed=b"\x03")
+    shown, code = terminal(
+        (*places, runtime), "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done", feed=b"\x03"
+    )
     assert "caught" in shown
     assert code == 9
 

@@ -37,7 +37,12 @@ def sh(store, runtime, script, **flags):
 
 
 def test_tmpfs(store, runtime):
-    ran = sh(store, runtime, "grep ' /t ' /proc/mounts; stat -c %a /t; echo x >/t/x && cat /t/x", tmpfs=["/t:size=64k,mode=1770"])
+    ran = sh(
+        store,
+        runtime,
+        "grep ' /t ' /proc/mounts; stat -c %a /t; echo x >/t/x && cat /t/x",
+        tmpfs=["/t:size=64k,mode=1770"],
+    )
     assert "tmpfs" in ran.out
     assert {"nosuid", "nodev", "noexec", "size=64k"} <= set(ran.out.split()[3].split(","))
     assert ran.out.endswith("\nx\n")
@@ -119,7 +124,9 @@ def cgroup_file(controller, name):
     return Path("/sys/fs/cgroup", controller, name).exists()
 
 
-@pytest.mark.skipif(not cgroup_file("memory", "tasks") and not cgroup_file("", "cgroup.controllers"), reason="no memory group")
+@pytest.mark.skipif(
+    not cgroup_file("memory", "tasks") and not cgroup_file("", "cgroup.controllers"), reason="no memory group"
+)
 def test_memory_limit(store, runtime):
     ran = sh(store, runtime, "dd if=/dev/zero of=/dev/null bs=64M count=1; echo $?", memory="16m", memory_swap="16m")
     assert ran.out.strip() != "0"
@@ -127,7 +134,9 @@ def test_memory_limit(store, runtime):
     assert ran.out == "0\n"
 
 
-@pytest.mark.skipif(not cgroup_file("pids", "tasks") and not cgroup_file("", "cgroup.controllers"), reason="no pids group")
+@pytest.mark.skipif(
+    not cgroup_file("pids", "tasks") and not cgroup_file("", "cgroup.controllers"), reason="no pids group"
+)
 def test_pids_limit(store, runtime):
     ran = sh(store, runtime, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.2 & done; wait", pids_limit="5")
     assert "fork" in ran.err

@@ -30,7 +30,7 @@ from layerfs.runtime import (
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def tree(tmp_path):
     """A tree with links that lead everywhere, and a secret outside of it."""
     root = tmp_path / "root"
@@ -49,7 +49,17 @@ def tree(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", [b"a/b/file", b"/a/b/file", b"absolute", b"up", b"dir/file", b"chain", b"../../a/./b//file", b"dir/back/../a/b/file"]
+    "path",
+    [
+        b"a/b/file",
+        b"/a/b/file",
+        b"absolute",
+        b"up",
+        b"dir/file",
+        b"chain",
+        b"../../a/./b//file",
+        b"dir/back/../a/b/file",
+    ],
 )
 def test_paths_are_resolved_beneath_the_root(tree, path):
     assert read_beneath(tree, path, 100) == b"inside"
@@ -114,7 +124,9 @@ def test_further_groups(tree):
     assert resolve_user(tree, "bob", ["users", "7", "root"]).groups == (100, 29, 7, 0)
 
 
-@pytest.mark.parametrize("text", ["2147483648", "4294967296", "-1", "+0", "99999999999999", "0:4294967296", "a:b:c", "bob:", "0:-1"])
+@pytest.mark.parametrize(
+    "text", ["2147483648", "4294967296", "-1", "+0", "99999999999999", "0:4294967296", "a:b:c", "bob:", "0:-1"]
+)
 def test_users_that_are_refused(tree, text):
     accounts(tree, PASSWD, GROUP)
     with pytest.raises(InvalidInputError):
@@ -172,7 +184,8 @@ def test_a_process_is_not_confused_with_another():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("RTMAX-1", signal.SIGRTMAX - 1)]
+    ("text", "number"),
+    [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("RTMAX-1", signal.SIGRTMAX - 1)],
 )
 def test_signals(text, number):
     assert signal_number(text) == number

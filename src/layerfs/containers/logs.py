@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,9 +50,7 @@ def read_log(
     """
     entries = _entries(directory, follow)
     if tail is not None:
-        started = list(_entries(directory, None))
-        skip = max(0, len(started) - tail) if tail >= 0 else 0
-        for _ in range(skip):
+        for _ in range(_entries_before(list(_entries(directory, None)), tail)):
             next(entries, None)
     for entry in entries:
         if since is not None and entry.seconds < since:
@@ -60,6 +58,18 @@ def read_log(
         if until is not None and entry.seconds > until:
             return
         yield entry
+
+
+def _entries_before(entries: Sequence[LogEntry], tail: int) -> int:
+    """How many entries stand before the last ``tail`` lines."""
+    at, lines = len(entries), 0
+    while at and tail >= 0:
+        if entries[at - 1].complete or at == len(entries):
+            lines += 1
+            if lines > tail:
+                break
+        at -= 1
+    return at if tail >= 0 else 0
 
 
 def _files(directory: Path) -> list[Path]:

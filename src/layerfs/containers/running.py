@@ -112,9 +112,11 @@ def _settle(parts: Parts, id: str, state: State) -> bool:
         if state.status in LIVE:
             state = _ended(state, LOST, "the process that ran it was killed: its exit code is not known")
     parts.set_state(id, state)
+    parts.events.add("container", "die", id, {"exitCode": str(state.exit_code)})
     clean_up(parts, id)
     if remove:
         remove_all(parts, id)
+        parts.events.add("container", "destroy", id, {})
     return not remove
 
 

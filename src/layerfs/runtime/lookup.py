@@ -6,18 +6,18 @@ import stat
 from contextlib import suppress
 
 from layerfs.runtime.beneath import open_beneath
-from layerfs.runtime.spec import RunSpec, command_failure
+from layerfs.runtime.spec import ExecSpec, RunSpec, command_failure
 
 __all__ = ["check_command"]
 
 
-def check_command(spec: RunSpec, root: int) -> None:
+def check_command(spec: RunSpec | ExecSpec, root: int) -> None:
     """Raise what ``command_failure`` makes when the tree ``root`` has no such command, or one that cannot run.
 
     Nothing is said where a mount of the container may bring it.
     """
     name = spec.args[0]
-    if any(mount.is_dir for mount in spec.mounts):
+    if isinstance(spec, RunSpec) and any(mount.is_dir for mount in spec.mounts):
         return
     best = errno.ENOENT
     for path in _candidates(spec, name):
@@ -29,7 +29,7 @@ def check_command(spec: RunSpec, root: int) -> None:
     raise command_failure(name, best, reason)
 
 
-def _candidates(spec: RunSpec, name: str) -> list[str]:
+def _candidates(spec: RunSpec | ExecSpec, name: str) -> list[str]:
     if not name:
         return []
     if "/" in name:

@@ -7,11 +7,12 @@ import secrets
 import signal
 import subprocess
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from layerfs import native
-from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error
+from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.runtime.builtin import supervise
 from layerfs.runtime.cgroups import Cgroup
@@ -115,6 +116,8 @@ class StandardRuntime:
 
     def execute(self, spec: ExecSpec, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.execute``."""
+        with _root_of(spec.pid) as root:
+            check_command(spec, root)
         place = self.bundle(spec.id) / f"exec-{secrets.token_hex(6)}"
         try:
             place.mkdir(mode=0o700)
@@ -232,6 +235,17 @@ class _RuntimeChild:
         else:
             self._runtime.forget(self._id)
             remove_bundle(self._place.parent)
+
+
+@contextmanager
+def _root_of(pid: int) -> Iterator[int]:
+    """What a running container sees as its root, with all that is mounted in it."""
+    with system_errors(f"open the root of process {pid}"):
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def _read_pid(path: Path) -> int:
