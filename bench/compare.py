@@ -3,7 +3,6 @@
 import argparse
 import os
 import random
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from bench.measure import CommandFailed
 from bench.peers import ENGINES
 from bench.registry import Registry
 from bench.report import as_json, machine, show
-from bench.subjects import BUILDS, LIFE, LOADS, SUBJECTS, Measuring
+from bench.subjects import BUILDS, LOADS, SUBJECTS, Measuring
 
 __all__ = ["main"]
 
@@ -92,7 +91,14 @@ def _measure(options: argparse.Namespace) -> int:
         registry.fill([images["life"]])
     engines = _engines(options.peers)
     measuring = Measuring(
-        options.work, options.file_system, options.only, images, registry, _noise(options), _context(options), options.burst
+        options.work,
+        options.file_system,
+        options.only,
+        images,
+        registry,
+        _noise(options),
+        _context(options),
+        options.burst,
     )
     growth: list[Curve] = []
     try:

@@ -32,7 +32,9 @@ class Engine:
     """A tool on a disk of its own."""
 
     name: ClassVar[str]
-    programs: ClassVar[tuple[str, ...]]
+    programs: ClassVar[tuple[str, ...]] = ()
+    only_builds: ClassVar[bool] = False
+    """Whether it is asked for nothing but builds, as another name has the same store."""
 
     def __init__(self, disk: Path, registry: str) -> None:
         self.disk = disk
@@ -137,7 +139,7 @@ class Layerfs(Engine):
     """This project, as the Python that runs this has it: with its own interpreter."""
 
     name = "layerfs"
-    programs = ()
+    programs: ClassVar[tuple[str, ...]] = ()
 
     def command(self, *arguments: str) -> list[str]:
         """A command line on the store of this disk."""
@@ -152,7 +154,8 @@ class Layerfs(Engine):
     def versions(cls) -> list[str]:
         """Its version, the interpreter's and the commit's."""
         commit = version_of("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
-        return [f"{version_of(str(Path(sys.executable).parent / 'layerfs'), '--version')}, Python {sys.version.split()[0]}, {commit}"]  # fmt: skip
+        ours = version_of(str(Path(sys.executable).parent / "layerfs"), "--version")
+        return [ours, f"Python {sys.version.split()[0]}", f"commit {commit}"]
 
     def load(self, layout: Layout) -> Step | None:
         self.image = layout.reference

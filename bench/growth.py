@@ -42,7 +42,7 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
         return math.nan
     mean_x, mean_y = (sum(values) / len(used) for values in zip(*used, strict=True))
     over = sum((x - mean_x) * (y - mean_y) for x, y in used)
-    return over / sum((x - mean_x) ** 2 for x, _ in used)
+    return float(over / sum((x - mean_x) ** 2 for x, _ in used))
 
 
 class _Place:
@@ -84,10 +84,9 @@ def size(place: _Place) -> list[Curve]:
 
     def make(tar: Path, megabytes: int) -> None:
         (place.work / "large").mkdir(exist_ok=True)
-        with (place.work / "large" / "file").open("wb") as file:
-            with open("/dev/urandom", "rb") as noise:
-                for _ in range(megabytes):
-                    file.write(noise.read(1 << 20))
+        with (place.work / "large" / "file").open("wb") as file, open("/dev/urandom", "rb") as noise:
+            for _ in range(megabytes):
+                file.write(noise.read(1 << 20))
         execute([["tar", "-C", str(place.work / "large"), "-cf", str(tar), "file"]])
         (place.work / "large" / "file").unlink()
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -98,10 +99,8 @@ def stack(store: Store, depth: str) -> dict[str, float]:
         found = (time.perf_counter() - start) / len(names)
         start = time.perf_counter()
         for n in range(200):
-            try:
+            with suppress(FileNotFoundError):
                 os.stat(f"usr/lib/shared/missing{n}", dir_fd=root)
-            except FileNotFoundError:
-                pass
         missing = (time.perf_counter() - start) / 200
     finally:
         os.close(root)

@@ -49,7 +49,7 @@ def execute(commands: Commands, stdin: Path | None = None) -> str:
     text = ""
     for command in commands:
         with (stdin or Path("/dev/null")).open("rb") as source:
-            done = subprocess.run(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            done = subprocess.run(command, stdin=source, capture_output=True, text=True, check=False)
         if done.returncode:
             tail = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
             raise CommandFailed(f"{' '.join(command)}: exit code {done.returncode}: {tail[-600:]}")

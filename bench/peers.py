@@ -24,7 +24,7 @@ _PATIENCE = 30.0
 
 def _loop(command: list[str], count: int, jobs: int = 2) -> list[str]:
     """Run a command ``count`` times, two at once: what a user of the command can do."""
-    run = "seq $0 | xargs -P $1 -I{} \"${@:2}\""
+    run = 'seq $0 | xargs -P $1 -I{} "${@:2}"'
     return ["bash", "-c", run, str(count), str(jobs), *command]
 
 
@@ -56,7 +56,7 @@ class Docker(Engine):
     """Docker with a daemon of its own, without networks: driver overlay2, classic builder."""
 
     name = "docker"
-    programs = ("docker", "dockerd")
+    programs: ClassVar[tuple[str, ...]] = ("docker", "dockerd")
     _daemon: _Daemon | None = None
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class Docker(Engine):
         return Step([self._docker("push", "-q", name)], [self._docker("tag", CHANGED, name)])
 
     def delete(self) -> Step | None:
-        return Step([["bash", "-c", 'docker -H "$0" rmi -f $(docker -H "$0" images -aq | sort -u)', self._socket]])
+        return Step([self._docker("image", "prune", "-af")])
 
     def run(self) -> Step | None:
         return Step([self._docker("run", "--rm", "--network", "none", self.image, "true")])
@@ -142,7 +142,7 @@ class Podman(Engine):
     """Podman: containers/storage, driver overlay. With its own choice of runtime, where that starts here, else runc."""
 
     name = "podman"
-    programs = ("podman",)
+    programs: ClassVar[tuple[str, ...]] = ("podman",)
     _runtime: ClassVar[list[str] | None] = None
 
     @classmethod
@@ -151,7 +151,8 @@ class Podman(Engine):
         return [version_of(program, "--version") for program in ("podman", "crun", "runc", "conmon")]
 
     def _storage(self, program: str, *arguments: str) -> list[str]:
-        return [program, "--root", f"{self.disk}/storage", "--runroot", f"{self.disk}/run", "--storage-driver", "overlay", *arguments]  # fmt: skip
+        places = ["--root", f"{self.disk}/storage", "--runroot", f"{self.disk}/run", "--storage-driver", "overlay"]
+        return [program, *places, *arguments]
 
     def _podman(self, *arguments: str) -> list[str]:
         more = ["--tmpdir", f"{self.disk}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
@@ -226,13 +227,15 @@ class Buildah(Podman):
     """Buildah, for builds alone: with chroot as its isolation, the quickest it has."""
 
     name = "buildah"
-    programs = ("buildah", "podman")
+    programs: ClassVar[tuple[str, ...]] = ("buildah",)
+    only_builds = True
 
     @classmethod
     def versions(cls) -> list[str]:
         return [version_of("buildah", "--version")]
 
     def build(self, context: Path) -> Step | None:
+        """Build with its layer cache."""
         options = ["--layers", "--isolation", "chroot", "--tls-verify=false", "--network", "host"]
         return Step([self._storage("buildah", "build", "-q", *options, "-t", BUILT, str(context))])
 
@@ -241,7 +244,7 @@ class Containerd(Engine):
     """containerd with a daemon of its own, through ctr: snapshotter overlayfs."""
 
     name = "containerd"
-    programs = ("ctr", "containerd")
+    programs: ClassVar[tuple[str, ...]] = ("ctr", "containerd")
     _daemon: _Daemon | None = None
 
     def start(self) -> None:
@@ -300,7 +303,7 @@ class Umoci(Engine):
     """skopeo to bring the image, umoci to unpack it into a directory and to repack that."""
 
     name = "umoci"
-    programs = ("umoci", "skopeo")
+    programs: ClassVar[tuple[str, ...]] = ("umoci", "skopeo")
 
     @property
     def _image(self) -> str:
@@ -337,8 +340,10 @@ class Umoci(Engine):
 
 
 class _Extractor(Engine):
-    """A program that extracts the layers of an image into one directory, one after another. Whiteouts it leaves as files
-    of that name, and nothing is verified: less work than is asked of the others."""
+    """A program that extracts the layers of an image into one directory, one after another.
+
+    Whiteouts it leaves as files of that name, and nothing is verified: less work than is asked of the others.
+    """
 
     options: ClassVar[tuple[str, ...]]
 
@@ -352,7 +357,7 @@ class Bsdtar(_Extractor):
     """libarchive's tar."""
 
     name = "bsdtar"
-    programs = ("bsdtar",)
+    programs: ClassVar[tuple[str, ...]] = ("bsdtar",)
     options = ("-p", "--numeric-owner", "--xattrs")
 
 
@@ -360,7 +365,7 @@ class GnuTar(_Extractor):
     """GNU tar, with zlib's gzip as its child."""
 
     name = "tar"
-    programs = ("tar",)
+    programs: ClassVar[tuple[str, ...]] = ("tar",)
     options = ("-p", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-z")
 
 

@@ -27,7 +27,8 @@ def draw(path: Path) -> Sequence[Path]:
     foot = f"{found['machine']['processor']}, Linux {found['machine']['kernel']}, {found['machine']['date'][:10]}"
     out = []
     if found["samples"]:
-        out.append(_bars(found["samples"], f"{foot}; median of {found['machine']['rounds']} rounds, least to most", path.with_suffix(".png")))  # fmt: skip
+        told = f"{foot}; median of {found['machine']['rounds']} rounds, least to most"
+        out.append(_bars(found["samples"], told, path.with_suffix(".png")))
     if found["growth"]:
         out.append(_curves(found["growth"], foot, path.with_name(f"{path.stem}-growth.png")))
     return out

@@ -14,13 +14,16 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 __all__ = ["RECIPES", "delta", "small_files"]
 
 TIME = 1_700_000_000
 PIP = ["numpy", "django", "boto3", "cryptography"]
-NPM = ["express", "next", "webpack", "eslint", "typescript", "react", "react-dom", "@mui/material", "@mui/icons-material"]
+NPM = [
+    "express", "next", "webpack", "eslint", "typescript", "react", "react-dom", "@mui/material", "@mui/icons-material"
+]  # fmt: skip
 
 
 def _run(*argv: str | Path, cwd: Path | None = None) -> None:
@@ -115,7 +118,7 @@ def python(into: Path) -> list[Path]:
     """Debian, nginx, curl and pip, each a layer, and an application's packages: as web services are built."""
     steps: list[tuple[str, ...]] = [(), ("nginx",), ("nginx", "curl"), ("nginx", "curl", "python3-pip")]
     trees = [_debian(into, f"tree{n}", *include) for n, include in enumerate(steps)]
-    layers = [trees[0]] + [delta(a, b, into / f"layer{n}.tar") for n, (a, b) in enumerate(zip(trees, trees[1:], strict=False))]
+    layers = [trees[0]] + [delta(a, b, into / f"layer{n}.tar") for n, (a, b) in enumerate(pairwise(trees))]
     _run(sys.executable, "-m", "pip", "install", "--quiet", "--target", into / "packages", *PIP)
     return [*layers, _tree(into / "packages", "opt/venv", into / "packages.tar")]
 

@@ -104,7 +104,11 @@ def _cell(samples: Sequence[Sample]) -> str:
 
 
 def show(
-    findings: Findings, facts: dict[str, str], versions: dict[str, list[str]], engines: Sequence[str], growth: Sequence[Curve]
+    findings: Findings,
+    facts: dict[str, str],
+    versions: dict[str, list[str]],
+    engines: Sequence[str],
+    growth: Sequence[Curve],
 ) -> None:
     """Print it all."""
     console = Console(width=None if os.isatty(1) else 200)
@@ -115,7 +119,8 @@ def show(
     table = Table(title="Median of the rounds (least to most), and until all was on disk", show_lines=True)
     for column in ("", *engines):
         table.add_column(column)
-    for subject, results in findings.samples.items():
+    for subject in (name for name in SUBJECTS if name in findings.samples):
+        results = findings.samples[subject]
         failed = findings.failures.get(subject, {})
         cells = [_cell(results[e]) if e in results else ("failed" if e in failed else "–") for e in engines]
         table.add_row(SUBJECTS[subject], *cells)
@@ -128,8 +133,8 @@ def show(
     for curve in growth:
         points = ", ".join(f"{x}: {_seconds(y)}" for x, y in curve.points)
         console.print(f"{curve.counted}, {curve.title}: {points}; exponent {curve.exponent:.2f}", highlight=False)
-    for what, results in findings.trees.items():
-        console.print(f"{what}: " + ", ".join(f"{name} {text}" for name, text in results.items()), highlight=False)
+    for what, said in findings.trees.items():
+        console.print(f"{what}: " + ", ".join(f"{name} {text}" for name, text in said.items()), highlight=False)
     for subject, failed in findings.failures.items():
         for name, text in failed.items():
             console.print(f"failed: {name}: {subject}: {text}", highlight=False)
@@ -141,7 +146,8 @@ def _show_sizes(console: Console, title: str, sizes: dict[str, dict[str, int]], 
     table = Table(title=f"{title} (MB)")
     for column in ("", *engines):
         table.add_column(column, justify="right" if column else "left")
-    for subject, found in sizes.items():
+    for subject in (name for name in SUBJECTS if name in sizes):
+        found = sizes[subject]
         table.add_row(SUBJECTS[subject], *(f"{found[e] / 1e6:.1f}" if e in found else "–" for e in engines))
     console.print(table)
 

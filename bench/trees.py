@@ -34,7 +34,9 @@ def _mark(path: bytes, times: bool) -> tuple[object, ...]:
         target = os.readlink(path)
     device = info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
     names = sorted(os.listxattr(path, follow_symlinks=False)) if kind != stat.S_IFLNK else []
-    attributes = tuple((n, os.getxattr(path, n)) for n in names if not n.startswith(("trusted.overlay", "user.overlay")))
+    attributes = tuple(
+        (n, os.getxattr(path, n)) for n in names if not n.startswith(("trusted.overlay", "user.overlay"))
+    )
     time = int(info.st_mtime) if times and kind != stat.S_IFDIR else None
     return (info.st_mode, info.st_uid, info.st_gid, size, time, target, device, attributes, content)
 
