@@ -21,6 +21,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -124,6 +125,7 @@ class FakeRegistry:
         self.page = 3
         self._serial = 0
         self.lock = threading.Lock()
+        self.stopping = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.registry = self
         self.scheme = "http"
@@ -139,8 +141,12 @@ class FakeRegistry:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._server.server_close()
         self._thread.join()
+        self.stopping.set()
+        for connection in list(self._server.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
 
     # ---- what tests put in and ask ----
 
@@ -222,9 +228,21 @@ class FakeRegistry:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False  # so that the end waits for them
     request_queue_size = 64
     registry: FakeRegistry
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Broken connections are what this is for."""
@@ -246,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.action is not None:
             fault.action()
         if fault is not None and fault.swallow is not None:
-            self._read(fault.swallow)
+            self._read(min(fault.swallow, int(self.headers.get("Content-Length") or 0)))
             return self._reset()
         body = self._body()
         if fault is not None and fault.cut is not None and fault.cut < 0:
@@ -281,6 +299,8 @@ class _Handler(BaseHTTPRequestHandler):
         with_linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, with_linger)
         self.close_connection = True
+        # Files made of the socket keep it open past a close.
+        self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
     def _reply(self, answer: Answer, fault: Fault | None) -> None:
@@ -303,7 +323,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.drip:
             for byte in answer.body:
                 self._send(bytes([byte]))
-                time.sleep(fault.drip)
+                if self.server.registry.stopping.wait(fault.drip):
+                    return
             return
         if fault is not None and fault.cut is not None and fault.cut < len(answer.body):
             self._send(answer.body[: fault.cut])

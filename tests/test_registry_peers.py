@@ -300,10 +300,13 @@ class relay:
         self.listener = socket.create_server(("127.0.0.1", 0))
 
     def __enter__(self) -> int:
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.thread = threading.Thread(target=self.accept)
+        self.thread.start()
         return int(self.listener.getsockname()[1])
 
     def __exit__(self, *_: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.listener.close()
 
     def accept(self) -> None:

@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -223,8 +222,7 @@ class Transport:
         if scheme == "https":
             options["ssl_context"] = self._context(origin)
         proxy = self._proxies.get(scheme)
-        bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-        if proxy is None or bypass(f"{host}:{port}", self._proxies):
+        if proxy is None or _bypassed(f"{host}:{port}", self._proxies):
             return urllib3.PoolManager(**options)
         try:
             return urllib3.ProxyManager(proxy, **options, **_proxy_auth(proxy))
@@ -292,6 +290,14 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
         every = found.pop("all")
         found = {"http": every, "https": every, **found}
     return found
+
+
+def _bypassed(host: str, proxies: Mapping[str, str]) -> bool:
+    """Whether NO_PROXY names a host."""
+    # Imported here: it takes milliseconds, and few have a proxy.
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    return bool(proxy_bypass_environment(host, proxies))
 
 
 def _proxy_auth(proxy: str) -> dict[str, Any]:
