@@ -29,7 +29,7 @@ from launchkit import (
 
 from layerfs import native
 from layerfs.errors import NativeError, UnsupportedError
-from layerfs.runtime.seccomp import default_filter
+from layerfs.runtime.seccomp import seccomp_program
 
 pytestmark = [pytest.mark.root, needs_busybox]
 AT_FDCWD = -100
@@ -409,13 +409,13 @@ def test_privileged(tree: Path) -> None:
 # Filters ------------------------------------------------------------------------------------------------
 
 
-def test_default_filter(tree: Path) -> None:
-    program = default_filter(DOCKER_CAPABILITIES)
+def test_seccomp_program(tree: Path) -> None:
+    program = seccomp_program(DOCKER_CAPABILITIES)
     ended = sh(tree, "cat /proc/self/status; mount -t tmpfs t /tmp; unshare -U true || echo refused", seccomp=program)
     assert field(ended.out, "Seccomp") == "2"
     assert "not permitted" in ended.err
     assert sh(tree, "mount -t tmpfs t /tmp && echo ok", seccomp=program, capabilities=ALL_CAPABILITIES).out == ""
-    lifted = default_filter(ALL_CAPABILITIES)
+    lifted = seccomp_program(ALL_CAPABILITIES)
     assert sh(tree, "mount -t tmpfs t /tmp && echo ok", seccomp=lifted, capabilities=ALL_CAPABILITIES).out == "ok\n"
 
 
