@@ -6,9 +6,10 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -63,7 +64,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
             section=section,
             args=args,
             hostname=hostname,
-            runtime=parts.runtimes.get(options.runtime).name if options.runtime == "auto" else options.runtime,
+            runtime=_runtime(parts, options, section),
             layers=tuple(map(str, image.diff_ids)),
             support=str(support) if support is not None else None,
             mounts=tuple(mounts),
@@ -72,6 +73,16 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
         _publish(parts, config, image, fleeting=fleeting)
         undo.pop_all()
     return id, lock
+
+
+def _runtime(parts: Parts, options: CreateOptions, section: Mapping[str, Any]) -> str:
+    """The runtime by name: for ``auto`` the built-in one, where no standard one has what the options ask for."""
+    if options.runtime != "auto":
+        return options.runtime
+    test = (section.get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if options.init or test[0] != "NONE":
+        return "builtin"
+    return parts.runtimes.get("auto").name
 
 
 def open_lock(parts: Parts, id: str) -> Lock:
@@ -122,9 +133,7 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
     volume = _volume(parts, option, undo)
     if not option.nocopy:
         _seed(parts, volume, option.target, image)
-    return MountUse(
-        option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None
-    )
+    return MountUse(option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None)
 
 
 def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> Volume:

@@ -10,7 +10,7 @@ import msgspec
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
 from layerfs.containers.settings import merge_env, process_env, working_directory
-from layerfs.containers.starting import new_privileges
+from layerfs.containers.starting import filtered, new_privileges
 from layerfs.errors import InvalidInputError
 from layerfs.runtime import ExecSpec, Identity, Signals, Stdio, attend, capability_mask, resolve_user
 
@@ -86,6 +86,7 @@ def _spec(config: Config, process: Identity, options: ExecOptions) -> ExecSpec:
             mine.cap_add, mine.cap_drop, privileged=mine.privileged or options.privileged
         ),
         new_privileges=new_privileges(mine),
+        seccomp=filtered(mine) and not options.privileged,
         tty=options.tty,
         detach=options.detach,
         cgroup_parent=mine.cgroup_parent,

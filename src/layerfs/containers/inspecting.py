@@ -1,8 +1,10 @@
 """A container as docker's JSON has it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State
 from layerfs.metadata import ContainerRow
@@ -32,7 +34,7 @@ def inspect_container(parts: Parts, row: ContainerRow, config: Config, state: St
         "HostsPath": str(directory / "hosts"),
         "LogPath": str(directory / "log"),
         "Name": f"/{row.name}",
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": "layerfs",
         "Platform": config.os,
         "HostConfig": _host_config(config),
@@ -42,7 +44,7 @@ def inspect_container(parts: Parts, row: ContainerRow, config: Config, state: St
         },
         "Mounts": [_mount(use) for use in config.mounts],
         "Config": _config(config),
-        "NetworkSettings": {"Networks": {config.options.network: {}}},
+        "NetworkSettings": _network_settings(config),
     }
 
 
@@ -54,11 +56,16 @@ def _state(state: State) -> dict[str, Any]:
         "Restarting": state.status == "restarting",
         "Dead": state.status == "dead",
         "Pid": state.process.pid if state.process is not None else 0,
+        "OOMKilled": state.oom_killed,
         "ExitCode": state.exit_code,
         "Error": state.error,
         "StartedAt": time_text(state.started),
         "FinishedAt": time_text(state.finished),
-    }
+    } | _health(state)
+
+
+def _health(state: State) -> dict[str, Any]:
+    return {"Health": {"Status": state.health}} if state.health != "none" else {}
 
 
 def _config(config: Config) -> dict[str, Any]:
@@ -77,22 +84,38 @@ def _config(config: Config) -> dict[str, Any]:
         "Volumes": section.get("Volumes"),
         "WorkingDir": section.get("WorkingDir") or "",
         "Labels": dict(section.get("Labels") or {}),
-    }
+    } | ({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {})
 
 
 def _host_config(config: Config) -> dict[str, Any]:
     options = config.options
     binds = [use for use in config.mounts if use.option.type == "bind"]
-    return {
+    limits = {"CpuPeriod": 0, "CpuQuota": 0, "KernelMemory": 0, "MemorySwappiness": None, "OomKillDisable": False}
+    return limits | {
         "Binds": [f"{use.source}:{use.option.target}{':ro' if use.option.readonly else ''}" for use in binds] or None,
+        "LogConfig": _log_config(options),
         "NetworkMode": options.network,
+        "PortBindings": {},
+        "PublishAllPorts": False,
         "RestartPolicy": {"Name": options.restart.policy, "MaximumRetryCount": options.restart.maximum},
         "AutoRemove": options.auto_remove,
         "Runtime": config.runtime,
         "ReadonlyRootfs": options.read_only,
         "Privileged": options.privileged,
-        "CapAdd": list(options.cap_add) or None,
-        "CapDrop": list(options.cap_drop) or None,
+        "CapAdd": _capabilities(options.cap_add),
+        "CapDrop": _capabilities(options.cap_drop),
+        "CgroupnsMode": options.cgroupns,
+        "IpcMode": options.ipc,
+        "PidMode": _shared(options.pid),
+        "UTSMode": _shared(options.uts),
+        "UsernsMode": "" if options.userns == "host" else options.userns,
+        "CgroupParent": options.cgroup_parent or "",
+        "Sysctls": dict(options.sysctls) or None,
+        "Devices": [
+            {"PathOnHost": item.source, "PathInContainer": item.target, "CgroupPermissions": item.permissions}
+            for item in options.devices
+        ],
+        "VolumesFrom": None,
         "Dns": list(options.dns),
         "DnsSearch": list(options.dns_search),
         "DnsOptions": list(options.dns_options),
@@ -111,8 +134,40 @@ def _host_config(config: Config) -> dict[str, Any]:
         "Ulimits": [{"Name": item.name, "Soft": item.soft, "Hard": item.hard} for item in options.ulimits] or None,
         "OomScoreAdj": options.oom_score_adj or 0,
         "Init": options.init,
-        "Tmpfs": {use.option.target: "" for use in config.mounts if use.option.type == "tmpfs"} or None,
+        "Tmpfs": {use.option.target: _tmpfs(use.option) for use in config.mounts if use.option.type == "tmpfs"} or None,
     }
+
+
+def _shared(kind: str) -> str:
+    """A namespace in docker's words: of its own is the empty word."""
+    return "" if kind == "private" else kind
+
+
+def _capabilities(names: Sequence[str]) -> list[str] | None:
+    upper = [name.upper() for name in names]
+    return [name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in upper] or None
+
+
+def _log_config(options: CreateOptions) -> dict[str, Any]:
+    settings = dict(options.log_options)
+    return {"Type": settings.pop("driver", "json-file"), "Config": settings}
+
+
+def _tmpfs(option: MountOption) -> str:
+    words = ["ro"] if option.readonly else []
+    words += ["exec"] if option.exec else []
+    words += [f"size={option.size}"] if option.size is not None else []
+    words += [f"mode={option.mode:o}"] if option.mode is not None else []
+    return ",".join(words)
+
+
+def _network_settings(config: Config) -> dict[str, Any]:
+    """No network here has an address of its own; docker's clients look for the members all the same."""
+    none = {
+        "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0,
+        "IPv6Gateway": "", "MacAddress": "",
+    }  # fmt: skip
+    return {"Ports": {}, **none, "Networks": {config.options.network: dict(none)}}
 
 
 def _mount(use: MountUse) -> dict[str, Any]:

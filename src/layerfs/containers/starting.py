@@ -11,9 +11,12 @@ from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
 from layerfs.runtime import DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
 
-__all__ = ["limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
+__all__ = ["filtered", "limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
 
 _PREFIX = "org.opencontainers.image."
+_SECURITY_OPTIONS = (
+    ("seccomp", "unconfined"), ("seccomp", "builtin"), ("label", "disable"), ("apparmor", "unconfined"),
+)  # fmt: skip
 
 
 def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
@@ -55,6 +58,7 @@ def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
         shm_size=options.shm_size,
         sysctls=options.sysctls,
         cgroup_parent=options.cgroup_parent,
+        seccomp=filtered(options),
     )
 
 
@@ -121,11 +125,20 @@ def new_privileges(options: CreateOptions) -> bool:
     return options.privileged
 
 
+def filtered(options: CreateOptions) -> bool:
+    """Whether system calls are filtered; they are, unless ``--privileged`` or ``seccomp=unconfined`` says not."""
+    words = [word.replace(":", "=", 1) for word in options.security_opt]
+    return not options.privileged and "seccomp=unconfined" not in words
+
+
 def refuse_unsupported(options: CreateOptions) -> None:
     """UnsupportedError, by name, for an option that no launcher here offers."""
     if options.userns != "host":
         raise UnsupportedError(f"option --userns {options.userns}: not offered")
     for word in options.security_opt:
         name, _, value = word.replace(":", "=", 1).partition("=")
-        if name != "no-new-privileges" or value.lower() not in ("", "true", "false", "1", "0"):
+        known = (name, value) in _SECURITY_OPTIONS or (
+            name == "no-new-privileges" and value.lower() in ("", "true", "false", "1", "0")
+        )
+        if not known:
             raise UnsupportedError(f"option --security-opt {word!r}: not offered")

@@ -12,6 +12,7 @@ from layerfs import native
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.process import exit_code
+from layerfs.runtime.seccomp import seccomp_program
 from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, Supervision, command_failure
 
 __all__ = ["BuiltinRuntime"]
@@ -75,6 +76,7 @@ class BuiltinRuntime:
                     groups=spec.user.groups,
                     capabilities=spec.capabilities,
                     new_privileges=spec.new_privileges,
+                    seccomp=seccomp_program(spec.capabilities) if spec.seccomp else b"",
                     cgroups=groups,
                     stdio=stdio,
                     tty=spec.tty,
@@ -120,6 +122,8 @@ def launch_fields(spec: RunSpec) -> dict[str, Any]:
         "no_network": spec.network == "none",
         "share": spec.share,
         "oom_score_adj": spec.limits.oom_score_adj,
+        "seccomp": seccomp_program(spec.capabilities) if spec.seccomp else b"",
+        "sysctls": spec.sysctls,
         "rlimits": [
             (getattr(resource, f"RLIMIT_{name.upper()}"), soft, hard) for name, soft, hard in spec.limits.ulimits
         ],
@@ -149,8 +153,6 @@ def _extra_mounts(spec: RunSpec) -> Iterator[native.Mount]:
 
 def _refuse(spec: RunSpec) -> None:
     """What this launcher cannot do is refused by name."""
-    if spec.sysctls:
-        raise UnsupportedError("option --sysctl: the built-in launcher does not set it", hint="use --runtime runc")
     for device in spec.devices:
         if "r" not in device.permissions or "w" not in device.permissions:
             raise UnsupportedError(

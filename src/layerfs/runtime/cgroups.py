@@ -111,8 +111,11 @@ class Cgroup:
                 (current / "cgroup.subtree_control").write_text(wanted)
 
     def remove(self) -> None:
-        """Remove the groups; those that still have processes stay for a moment, and for the next one who removes."""
-        for path in self._paths():
+        """Remove the groups; those that still have processes stay for a moment, and for the next one who removes.
+
+        OCI runtimes make more of them than we do, and a failed start of theirs leaves them.
+        """
+        for path in dict.fromkeys([*self._paths(), *(root / self._name for root in _all_roots())]):
             for _ in range(50):
                 try:
                     path.rmdir()
@@ -279,6 +282,14 @@ def _settings(limits: Limits, *, version2: bool) -> Iterator[tuple[str, str, str
         yield "cpuset", "cpuset.mems", limits.cpuset_mems
     if limits.pids is not None:
         yield "pids", "pids.max", "max" if limits.pids <= 0 else str(limits.pids)
+
+
+@cache
+def _all_roots() -> tuple[Path, ...]:
+    """Where all hierarchies are mounted."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.partition(" - ") for line in file]
+    return tuple(Path(left.split()[4]) for left, _, right in lines if right.split()[0] in ("cgroup", "cgroup2"))
 
 
 @cache

@@ -4,7 +4,9 @@ import os
 import stat
 from typing import Any
 
+from layerfs.errors import UnsupportedError
 from layerfs.runtime.capabilities import capability_names
+from layerfs.runtime.seccomp import oci_seccomp
 from layerfs.runtime.spec import DeviceSpec, ExecSpec, MountSpec, RunSpec
 
 __all__ = ["oci_config", "oci_process"]
@@ -26,6 +28,8 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
         "cgroupsPath": "/" + os.path.join((spec.cgroup_parent or "layerfs").strip("/"), spec.id),
         "devices": [_device(device) for device in spec.devices],
     }
+    if spec.seccomp:
+        linux["seccomp"] = oci_seccomp(spec.capabilities)
     if not spec.privileged:
         linux |= {"maskedPaths": list(_MASKED), "readonlyPaths": list(_READONLY)}
     # The member "domainname" is young, and older runtimes leave it out in silence.
@@ -126,6 +130,8 @@ def _mount(mount: MountSpec) -> dict[str, Any]:
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
     options = ["rbind" if mount.recursive else "bind", mount.propagation, "nodev"]
     options += ["ro"] if mount.readonly else ["rw"]
+    if isinstance(mount.source, int):
+        raise UnsupportedError(f"mount {mount.target}: a mount without a path is for the built-in launcher alone")
     return {"destination": mount.target, "type": "bind", "source": os.path.abspath(mount.source), "options": options}
 
 

@@ -1,60 +1,112 @@
-"""The default system call filter of the built-in launcher.
+"""The system calls that a container may not make, as a filter for the built-in launcher and for OCI runtimes.
 
-What docker's default profile refuses is refused here: calls that reach the kernel's own state rather than the
-container's. Calls that belong to a capability are let through with it.
+What is refused is what docker's default profile keeps from a container without extra capabilities: calls that change
+the host, load code into the kernel, make or enter namespaces and mounts, look into other processes, or have been the
+way of many escapes (keyrings, userfaultfd, bpf, perf, io_uring).  A capability that a call needs anyway brings it back.
+All other calls are let through, so that a new kernel's calls need no new profile; they still need their capabilities.
 """
 
 import errno
 import functools
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from layerfs import native
+from layerfs.errors import UnsupportedError
 from layerfs.runtime.capabilities import NAMES
 
-__all__ = ["default_filter"]
+__all__ = ["default_filter", "oci_seccomp", "seccomp_program"]
 
-_NAMESPACES = 0x7E02_0000  # CLONE_NEW* but the time namespace, whose bit is another flag's for clone
-_VSOCK = 40
-_ALG = 38
-
-_NEVER = (
+_ALWAYS = (
     "_sysctl", "add_key", "create_module", "get_kernel_syms", "io_uring_enter", "io_uring_register", "io_uring_setup",
-    "kexec_file_load", "kexec_load", "keyctl", "migrate_pages", "move_pages", "nfsservctl", "query_module",
-    "request_key", "sysfs", "uselib", "userfaultfd", "ustat", "vm86", "vm86old",
+    "keyctl", "kexec_file_load", "kexec_load", "lookup_dcookie", "migrate_pages", "move_pages", "nfsservctl",
+    "query_module", "request_key", "sysfs", "uselib", "userfaultfd", "ustat", "vm86", "vm86old",
 )  # fmt: skip
-
-_WITH = {
+_BY_CAPABILITY = {
     "SYS_ADMIN": (
-        "bpf", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie", "lsm_set_self_attr",
-        "mount", "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "perf_event_open", "quotactl",
-        "quotactl_fd", "setdomainname", "sethostname", "setns", "swapoff", "swapon", "umount", "umount2", "unshare",
+        "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lsm_set_self_attr", "mount", "mount_setattr",
+        "move_mount", "open_tree", "open_tree_attr", "pivot_root", "quotactl", "quotactl_fd", "setdomainname",
+        "sethostname", "setns", "swapoff", "swapon", "umount", "umount2", "unshare",
     ),
-    "DAC_READ_SEARCH": ("open_by_handle_at", "name_to_handle_at"),
+    "BPF": ("bpf",),
+    "DAC_READ_SEARCH": ("name_to_handle_at", "open_by_handle_at"),
+    "PERFMON": ("perf_event_open",),
     "SYS_BOOT": ("reboot",),
     "SYS_MODULE": ("delete_module", "finit_module", "init_module"),
     "SYS_NICE": ("get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"),
     "SYS_PACCT": ("acct",),
     "SYS_PTRACE": ("kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"),
     "SYS_RAWIO": ("ioperm", "iopl"),
-    "SYS_TIME": ("clock_adjtime", "clock_settime", "settimeofday", "stime"),
+    "SYS_TIME": ("clock_adjtime", "clock_adjtime64", "clock_settime", "clock_settime64", "settimeofday", "stime"),
     "SYS_TTY_CONFIG": ("vhangup",),
     "SYSLOG": ("syslog",),
 }  # fmt: skip
+_SUFFICIENT = {"BPF": "SYS_ADMIN", "PERFMON": "SYS_ADMIN", "SYSLOG": "SYS_ADMIN"}
+_FAMILIES = (38, 40)  # AF_ALG and AF_VSOCK: the kernel's ciphers, and the way to the host of a virtual machine
+_NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
+
+
+def _refused(capabilities: int) -> Iterator[str]:
+    """Calls that fail with EPERM for whoever has these capabilities."""
+    yield from _ALWAYS
+    for capability, calls in _BY_CAPABILITY.items():
+        if not any(_has(capabilities, name) for name in (capability, _SUFFICIENT.get(capability, capability))):
+            yield from calls
+
+
+def _has(capabilities: int, name: str) -> bool:
+    return bool(capabilities >> NAMES.index(name) & 1)
 
 
 @functools.lru_cache(maxsize=8)
 def default_filter(capabilities: int) -> bytes:
-    """The filter for a container with this capability mask; ``UnsupportedError`` where libseccomp is missing."""
-    held = {name for number, name in enumerate(NAMES) if capabilities >> number & 1}
-    refused = native.seccomp_errno(errno.EPERM)
-    names = [*_NEVER, *(call for cap, calls in _WITH.items() if cap not in held for call in calls)]
-    rules = [native.SeccompRule(name, refused) for name in names]
-    if "SYS_ADMIN" not in held:
-        rules += [
-            native.SeccompRule("clone", refused, [native.SeccompArg(0, "masked", bit, bit)])
-            for bit in (1 << n for n in range(32))
-            if bit & _NAMESPACES
-        ]
-        # Its flags lie in memory, where no filter can look; callers fall back to clone.
-        rules.append(native.SeccompRule("clone3", native.seccomp_errno(errno.ENOSYS)))
-    rules += [native.SeccompRule("socket", refused, [native.SeccompArg(0, "eq", family)]) for family in (_ALG, _VSOCK)]
-    return native.seccomp_filter(native.SECCOMP_ALLOW, rules)
+    """The filter as a BPF program for the built-in launcher; UnsupportedError where libseccomp is not installed."""
+    return native.seccomp_filter(native.SECCOMP_ALLOW, list(_rules(capabilities)))
+
+
+def seccomp_program(capabilities: int) -> bytes:
+    """The same; empty, so that nothing is filtered, where libseccomp is not installed."""
+    try:
+        return default_filter(capabilities)
+    except UnsupportedError:
+        return b""
+
+
+def _rules(capabilities: int) -> Iterator[native.SeccompRule]:
+    denied = native.seccomp_errno(errno.EPERM)
+    for name in sorted(_refused(capabilities)):
+        yield native.SeccompRule(name, denied)
+    if not _has(capabilities, "SYS_ADMIN"):
+        for bit in _bits(_NEW_NAMESPACES):
+            yield native.SeccompRule("clone", denied, [native.SeccompArg(0, "masked", bit, bit)])
+        # Its flags lie in memory, where no filter sees them; programs fall back to clone.
+        yield native.SeccompRule("clone3", native.seccomp_errno(errno.ENOSYS))
+    for family in _FAMILIES:
+        yield native.SeccompRule("socket", denied, [native.SeccompArg(0, "eq", family)])
+
+
+def _bits(mask: int) -> Sequence[int]:
+    return [1 << number for number in range(64) if mask >> number & 1]
+
+
+def oci_seccomp(capabilities: int) -> dict[str, Any]:
+    """The same for ``linux.seccomp`` of an OCI configuration."""
+    denied = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
+    calls: list[dict[str, Any]] = [{"names": sorted(_refused(capabilities)), **denied}]
+    if not _has(capabilities, "SYS_ADMIN"):
+        for bit in _bits(_NEW_NAMESPACES):
+            masked = {"index": 0, "value": bit, "valueTwo": bit, "op": "SCMP_CMP_MASKED_EQ"}
+            calls.append({"names": ["clone"], **denied, "args": [masked]})
+        calls.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS})
+    for family in _FAMILIES:
+        equal = {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}
+        calls.append({"names": ["socket"], **denied, "args": [equal]})
+    return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": _architectures(), "syscalls": calls}
+
+
+def _architectures() -> list[str]:
+    machine = platform.machine()
+    if machine == "x86_64":
+        return ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    return ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] if machine == "aarch64" else []

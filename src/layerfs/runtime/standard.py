@@ -49,6 +49,7 @@ class StandardRuntime:
         if spec.init:
             raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
+        undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)
         try:
             (bundle / "rootfs").mkdir(parents=True, mode=0o700)
@@ -184,6 +185,7 @@ class _RuntimeChild:
         self._command = spec.args[0]
         self._place = place
         self._is_exec = isinstance(spec, ExecSpec)
+        self._cgroup_parent = spec.cgroup_parent
         place.mkdir(mode=0o700, exist_ok=True)
         self._pid_file = place / "pid"
         self._log = place / "log"
@@ -233,8 +235,7 @@ class _RuntimeChild:
             with suppress(OSError):
                 remove_tree(self._place)
         else:
-            self._runtime.forget(self._id)
-            remove_bundle(self._place.parent)
+            self._runtime.release(self._id, self._cgroup_parent)
 
 
 @contextmanager
