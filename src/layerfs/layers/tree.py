@@ -25,7 +25,8 @@ _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Attributes(msgspec.Struct, frozen=True):
-    """What is known of a file; ``mode`` has the type too, ``rdev`` is (major, minor), directories have size 0."""
+    """What is known of a file; ``mode`` has the type too, ``rdev`` is (major, minor), directories have size 0. Names of
+    one file have one ``inode``."""
 
     mode: int
     uid: int
@@ -34,6 +35,7 @@ class Attributes(msgspec.Struct, frozen=True):
     mtime_ns: int
     nlink: int
     rdev: tuple[int, int]
+    inode: int
 
     @property
     def is_whiteout(self) -> bool:
@@ -91,7 +93,8 @@ class ErofsTree:
         """Attributes of a file."""
         st = self._reader.stat(node)
         size = 0 if stat.S_ISDIR(st.mode) else st.size
-        return Attributes(st.mode, st.uid, st.gid, size, st.mtime_ns, st.nlink, (st.rdev_major, st.rdev_minor))
+        rdev = (st.rdev_major, st.rdev_minor)
+        return Attributes(st.mode, st.uid, st.gid, size, st.mtime_ns, st.nlink, rdev, node)
 
     def read(self, node: Node, size: int) -> Iterator[bytes]:
         """The content of a regular file."""
@@ -172,6 +175,7 @@ class DirTree:
             st.st_mtime_ns,
             st.st_nlink,
             (os.major(st.st_rdev), os.minor(st.st_rdev)) if is_device else (0, 0),
+            st.st_ino,
         )
 
     def xattrs(self, node: Node) -> dict[bytes, bytes]:

@@ -38,7 +38,7 @@ _Part = tuple[int, Node]
 
 class Entry(msgspec.Struct, frozen=True, eq=False):
     """A file of a view. ``path`` is absolute and free of links; ``layer`` counts from the base, and is the one whose
-    attributes and content these are. ``mode`` has the type too, as ``st_mode`` does; ``target`` is that of a symbolic
+    attributes and content these are; names of one file have one ``inode`` there. ``mode`` has the type too, as ``st_mode`` does; ``target`` is that of a symbolic
     link, else empty; ``rdev`` is (major, minor); directories have size 0."""
 
     name: bytes
@@ -50,6 +50,7 @@ class Entry(msgspec.Struct, frozen=True, eq=False):
     mtime_ns: int
     nlink: int
     rdev: tuple[int, int]
+    inode: int
     target: bytes
     layer: int
     _tree: LayerTree | None
@@ -180,7 +181,7 @@ class View:
     def _root(self) -> Entry:
         parts = [(layer, tree.root) for layer, tree in enumerate(self._trees)][::-1]
         if not parts:
-            return Entry(b"", b"/", stat.S_IFDIR | 0o755, 0, 0, 0, 0, 2, (0, 0), b"", -1, None, [])
+            return Entry(b"", b"/", stat.S_IFDIR | 0o755, 0, 0, 0, 0, 2, (0, 0), 0, b"", -1, None, [])
         with _reading(b"/"):
             return self._make(b"", b"/", self._attributes(parts[0]), self._visible(parts))
 
@@ -201,6 +202,7 @@ class View:
             st.mtime_ns,
             st.nlink,
             st.rdev,
+            st.inode,
             target,
             layer,
             tree,
