@@ -102,7 +102,7 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
     context.title, context.kind = title, entry.kind
     module = import_module(f"layerfs.cli.verbs.{entry.module}")
     command: Command = module.COMMANDS[entry.kind] if hasattr(module, "COMMANDS") else module.COMMAND
-    args = command.parse(words)
+    args = command.parse(words, f"layerfs {title}")
     if args is None:
         sys.stdout.write(helped(f"layerfs {title}", entry.summary, command))
         return 0

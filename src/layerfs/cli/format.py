@@ -77,7 +77,7 @@ def _templated(rows: Iterable[Row], table: Table, format: str) -> str:
 
     source = format.removeprefix("table").lstrip() if format.startswith("table ") else format
     template = Template(source.replace("\\t", "\t").replace("\\n", "\n"))
-    lines = (template.render(Fields(row)) for row in rows)
+    lines = (template.render(_fields(row, table)) for row in rows)
     if not format.startswith("table "):
         return "".join(f"{line}\n" for line in lines)
     headers: dict[str, Any] = dict(table.headers)
@@ -85,6 +85,14 @@ def _templated(rows: Iterable[Row], table: Table, format: str) -> str:
         headers[name] = lambda key: key
     header = template.render(Fields(headers))
     return align([clean_cells(line) for line in (header, *lines)])
+
+
+def _fields(row: Row, table: Table) -> Any:
+    from layerfs.cli.gotemplate import Fields
+
+    fields = Fields(sorted(row.items()))
+    fields.methods = table.methods
+    return fields
 
 
 def clean_cells(line: str) -> list[str]:

@@ -135,8 +135,8 @@ class Command:
         self.notes = notes
         self._names = {name: option for option in self.options for name in option.names}
 
-    def parse(self, words: Sequence[str]) -> Args | None:
-        """Read the words behind the verb; None when help is asked for.  Raises InvalidInputError."""
+    def parse(self, words: Sequence[str], title: str = "layerfs") -> Args | None:
+        """Read the words behind the verb ``title``; None when help is asked for.  Raises InvalidInputError."""
         values = {option.key: option.initial() for option in self.options}
         given: set[str] = set()
         rest: list[str] = []
@@ -156,7 +156,7 @@ class Command:
             else:
                 self._short(word, queue, values, given)
         rest.extend(reversed(queue))
-        self._count(rest)
+        self._count(rest, title)
         return Args(values, rest, frozenset(given))
 
     def _long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
@@ -207,14 +207,14 @@ class Command:
         found = difflib.get_close_matches(name, [known for known in self._names if len(known) > 2], 1)
         return f"did you mean {found[0]}?" if found else None
 
-    def _count(self, rest: list[str]) -> None:
+    def _count(self, rest: list[str], title: str) -> None:
         if self.most is not None and len(rest) > self.most:
-            raise InvalidInputError(f"too many arguments: {' '.join(rest[self.most :])}", hint=self._wanted())
+            raise InvalidInputError(f"too many arguments: {' '.join(rest[self.most :])}", hint=self._wanted(title))
         if len(rest) < self.least:
-            raise InvalidInputError("an argument is missing", hint=self._wanted())
+            raise InvalidInputError("an argument is missing", hint=self._wanted(title))
 
-    def _wanted(self) -> str:
-        return f"usage: {self.usage}" if self.usage else "it takes no arguments"
+    def _wanted(self, title: str) -> str:
+        return f"usage: {title} {self.usage}" if self.usage else "it takes no arguments"
 
 
 def _boolean(text: str) -> bool:

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from layerfs.images import Image
 
-__all__ = ["NONE", "glob_matches", "image_names", "matches_reference", "shorten", "shown_id", "shown_path"]
+__all__ = [
+    "NONE",
+    "glob_matches",
+    "image_names",
+    "matches_reference",
+    "shorten",
+    "shown_command",
+    "shown_id",
+    "shown_path",
+]
 
 NONE = "<none>"
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"})
 
 
 def shown_id(digest: str, full: bool) -> str:
@@ -32,6 +42,12 @@ def shown_path(path: bytes) -> str:
 def shorten(text: str, width: int, full: bool = False) -> str:
     """Return a text, cut to ``width`` characters with an ellipsis unless ``full``."""
     return text if full or len(text) <= width else text[: width - 1] + "…"
+
+
+def shown_command(words: Sequence[str], full: bool = False) -> str:
+    """Return a command in quotes on one line: an argument with a blank has quotes of its own."""
+    text = " ".join(f"'{word}'" if " " in word else word for word in words)
+    return '"' + shorten(text, 20, full).translate(_ESCAPED) + '"'
 
 
 def image_names(image: Image, digests: bool = False) -> list[tuple[str, str, str]]:

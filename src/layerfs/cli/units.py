@@ -7,7 +7,7 @@ import time
 
 from layerfs.errors import InvalidInputError
 
-__all__ = ["ago", "binary_size", "duration", "moment", "parse_bytes", "parse_duration", "size", "stamp"]
+__all__ = ["ago", "binary_size", "duration", "moment", "parse_bytes", "parse_duration", "size", "stamp", "time_text"]
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
@@ -79,6 +79,11 @@ def stamp(when: float | None) -> str:
     if not when:
         return "N/A"
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(when))
+
+
+def time_text(when: float | None) -> str:
+    """Return a moment in UTC as RFC 3339 has it, to the second; empty for none."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when)) if when else ""
 
 
 def moment(text: str | None) -> float | None:

@@ -75,4 +75,7 @@ def _stack(parts: Parts, text: str) -> Sequence[Digest]:
     """The layers of an image, or the one layer that a diff ID names."""
     if text.startswith("sha256:") and len(text) == 71 and parts.layers.has(Digest(text)):
         return [Digest(text)]
-    return parts.images.get(text).diff_ids
+    try:
+        return parts.images.get(text).diff_ids
+    except NotFoundError:
+        raise NotFoundError(f"{text}: no such container, image or layer", hint=f"layerfs pull {text}") from None

@@ -12,6 +12,7 @@ import msgspec
 
 from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
 from layerfs.fsutil import boot_id
+from layerfs.images import Image
 from layerfs.metadata import SnapshotRow
 from layerfs.store._parts import Parts
 
@@ -37,7 +38,7 @@ def mount(parts: Parts, text: str, target: Path | None = None) -> Path:
     try:
         key, diff_ids = parts.database.container(text).id, None
     except NotFoundError:
-        image = parts.images.get(text)
+        image = _image(parts, text)
         key, diff_ids = _VIEW + image.id.hex, image.diff_ids
     there = next((info.path for info in mounts(parts) if _key(info) == key), None)
     if there is not None:
@@ -92,6 +93,13 @@ def _info(parts: Parts, row: SnapshotRow) -> MountInfo | None:
     with suppress(NotFoundError):
         names = parts.images.get(image_id).familiar_names
     return MountInfo(image_id, "image", names, Path(row.mounted))
+
+
+def _image(parts: Parts, text: str) -> Image:
+    try:
+        return parts.images.get(text)
+    except NotFoundError:
+        raise NotFoundError(f"mount {text}: no such container or image", hint=f"layerfs pull {text}") from None
 
 
 def unmount(parts: Parts, text: str | None = None, *, force: bool = False) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from layerfs.cli.gotemplate._values import MAX_TEXT, ValueProblem, equal, less, show, text_of, truth
+from layerfs.cli.gotemplate._values import MAX_TEXT, Fields, ValueProblem, equal, less, show, text_of, truth
 
 __all__ = ["FUNCTIONS", "LAZY"]
 
@@ -187,6 +187,7 @@ def _equal(first: Any, *others: Any) -> bool:
 
 
 def _json(value: Any) -> str:
+    value = value.plain() if isinstance(value, Fields) else value
     try:
         return _bounded(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError):

@@ -19,9 +19,15 @@ class Fields(dict[str, Any]):
     """An object with fixed members, as a struct of Go: an unknown one is an error, in a plain dict it is nil.
 
     ``absent`` are members that it may have: those that it has not appear in no JSON, and have these values here.
+    ``methods`` are the members that take arguments, which JSON has not either.
     """
 
     absent: Mapping[str, Any] = MappingProxyType({})
+    methods: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The members that are values, with those made that are only made when they are asked for."""
+        return {name: value() if callable(value) else value for name, value in self.items() if name not in self.methods}
 
 
 def child(value: Any, name: str) -> Any:

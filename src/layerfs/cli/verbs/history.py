@@ -9,7 +9,7 @@ from layerfs.cli.context import Context
 from layerfs.cli.format import FORMAT, Row, Table, rows_text
 from layerfs.cli.options import Args, Command, flag
 from layerfs.cli.texts import shorten, shown_id
-from layerfs.cli.units import ago, moment, size
+from layerfs.cli.units import ago, moment, size, time_text
 
 if TYPE_CHECKING:
     from layerfs.images import Image
@@ -75,7 +75,7 @@ def _row(entry: History | None, count: int, args: Args) -> Row:
     return {
         "ID": "<missing>",
         "CreatedSince": ago(created),
-        "CreatedAt": entry.created or "" if entry else "",
+        "CreatedAt": time_text(created),
         "CreatedBy": shorten(by, 45, args.no_trunc),
         "Size": size(count) if args.human else str(count),
         "Comment": shorten(entry.comment or "" if entry else "", 45, args.no_trunc),

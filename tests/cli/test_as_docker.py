@@ -1,0 +1,60 @@
+"""What users of docker type and read, where it once was another thing here."""
+
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+
+def test_json_of_a_row_in_a_template(layerfs, box):
+    layerfs("create", "--name", "one", "-l", "k=v", "box", "sh", "-c", 'echo "a b"\n')
+    row = json.loads(layerfs("ps", "-a", "--format", "{{json .}}"))
+    assert row == json.loads(layerfs("ps", "-a", "--format", "json"))
+    assert (row["Names"], row["Labels"]) == ("one", "k=v")
+    assert list(row) == sorted(row)
+
+
+def test_ps_quotes_the_command_as_one_can_type_it(layerfs, box):
+    layerfs("create", "box", "sh", "-c", 'echo "a b"\nid')
+    assert layerfs("ps", "-a", "--no-trunc", "--format", "{{.Command}}") == '"sh -c \'echo \\"a b\\"\\nid\'"\n'
+
+
+def test_history_has_whole_seconds(layerfs, box):
+    created = layerfs("history", "--format", "{{.CreatedAt}}", "box").strip()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created)
+
+
+@pytest.mark.parametrize("verb", ["diff", "export", "mount"])
+def test_a_name_of_nothing_is_not_called_an_image(layerfs, verb):
+    assert "nothere: no such container" in layerfs.error(verb, "nothere", code=1)
+
+
+def test_the_usage_in_an_error_can_be_typed(layerfs):
+    assert "usage: layerfs rm [OPTIONS] CONTAINER" in layerfs.error("rm", code=2)
+    assert "usage: layerfs image rm [OPTIONS] IMAGE" in layerfs.error("image", "rm", code=2)
+
+
+def test_inspect_has_the_members_that_docker_users_ask_for(layerfs, box):
+    layerfs(
+        "create", "--name", "one", "--tmpfs", "/run:size=1m,mode=700", "--cap-add", "net_admin", "--cap-drop", "ALL",
+        "--log-opt", "max-size=1m", "--device", "/dev/null:/dev/other", "--stop-timeout", "7", "--pid", "host",
+        "--network", "none", "box",
+    )  # fmt: skip
+    ask = lambda template: layerfs("inspect", "-f", template, "one").strip()  # noqa: E731
+    assert ask("{{.NetworkSettings.IPAddress}}|{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}|") == "||"
+    assert ask("{{json .NetworkSettings.Ports}} {{.HostConfig.NetworkMode}}") == "{} none"
+    assert ask("{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}") == (
+        'json-file {"max-size":"1048576"}'
+    )
+    assert ask("{{json .HostConfig.CapAdd}} {{json .HostConfig.CapDrop}}") == '["CAP_NET_ADMIN"] ["ALL"]'
+    assert ask("{{json .HostConfig.Tmpfs}}") == '{"/run":"size=1048576,mode=700"}'
+    assert ask("{{(index .HostConfig.Devices 0).PathInContainer}}") == "/dev/other"
+    assert ask("{{.HostConfig.PidMode}} {{.HostConfig.IpcMode}} {{.HostConfig.UTSMode}}|") == "host private |"
+    assert ask("{{.Config.StopTimeout}} {{.State.OOMKilled}} {{.RestartCount}}") == "7 false 0"
+
+
+def test_auto_takes_the_runtime_that_has_what_is_asked_for(layerfs, box):
+    layerfs("create", "--name", "one", "--init", "box")
+    assert layerfs("inspect", "-f", "{{.HostConfig.Runtime}}", "one") == "builtin\n"
