@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -62,13 +63,13 @@ def layerfs(tmp_path):
             subprocess.run(["umount", "-l", mount], check=True)
 
 
-def tar_of(files):
-    """A tar archive of files (bytes), links (``->target``) and directories (None), in the order given."""
+def tar_of(files, executable=False):
+    """A tar archive of files (bytes), links (text) and directories (None), in the order given."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.mtime, info.mode = 1_700_000_000, 0o755 if content is None else 0o644
+            info.mtime, info.mode = 1_700_000_000, 0o755 if content is None or executable else 0o644
             if content is None:
                 info.type = tarfile.DIRTYPE
             elif isinstance(content, str):
@@ -88,3 +89,37 @@ def small(layerfs):
     return layerfs(
         "import", "-", "small:1", "-c", 'CMD ["/bin/tool"]', "-c", "LABEL kind=test", data=tar_of(SMALL)
     ).strip()
+
+
+BUSYBOX = shutil.which("busybox")
+APPLETS = (
+    "sh",
+    "cat",
+    "echo",
+    "id",
+    "ls",
+    "mkdir",
+    "rm",
+    "sleep",
+    "true",
+    "env",
+    "pwd",
+    "hostname",
+    "kill",
+    "ln",
+    "head",
+)
+PASSWD = b"root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"
+
+
+@pytest.fixture
+def box(layerfs):
+    """An image of busybox that is called box."""
+    if BUSYBOX is None:
+        pytest.skip("needs the package busybox-static")
+    files = {"bin": None, "bin/busybox": Path(BUSYBOX).read_bytes(), "etc": None, "etc/passwd": PASSWD, "old": b"1"}
+    files |= {f"bin/{name}": "busybox" for name in APPLETS} | {"tmp": None}
+    words = ["-c", 'CMD ["/bin/sh"]', "-c", "ENV PATH=/bin"]
+    layerfs("import", *words, "-", "box", data=tar_of(files, executable=True))
+    yield "box"
+    layerfs("rm", "-f", *layerfs.lines("ps", "-aq"), "none")

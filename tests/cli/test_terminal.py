@@ -15,7 +15,7 @@ from .conftest import tar_of
 def at_terminal(layerfs, *words, typed=(), seconds=60):
     """Run the command with a terminal for all three streams; (exit code, what the terminal shows).
 
-    ``typed``: pairs of what has to appear before what is then typed.
+    ``typed``: pairs of what has to appear, or seconds that have to pass since the start, before what is then typed.
     """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -34,12 +34,16 @@ def at_terminal(layerfs, *words, typed=(), seconds=60):
             if not piece:
                 break
             shown += piece
-        if todo and todo[0][0].encode() in shown:
+        if todo and _is_time(todo[0][0], shown, seconds - (deadline - time.monotonic())):
             os.write(ours, todo.pop(0)[1].encode())
     os.close(ours)
     code = process.wait(10)
     assert not todo, shown
     return code, shown.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+
+
+def _is_time(cue, shown, passed):
+    return passed > cue if isinstance(cue, float) else cue.encode() in shown
 
 
 def test_a_pull_shows_bars_and_leaves_lines(layerfs, small):

@@ -17,12 +17,16 @@ class Entry:
 
 
 VERBS: dict[str, Entry] = {
+    "attach": Entry("attach", "Join this terminal to a container in the background"),
     "cat": Entry("cat", "Print a file of an image"),
     "commit": Entry("commit", "Make an image of a container's changes"),
     "completion": Entry("completion", "Print the completion script of a shell"),
     "copy": Entry("copy", "Copy an image between registries and archives"),
+    "cp": Entry("cp", "Copy files into a container or out of it"),
     "create": Entry("create", "Make a container of an image"),
     "diff": Entry("diff", "Show which paths differ, in a container or between any two things"),
+    "events": Entry("events", "Show what happens to containers"),
+    "exec": Entry("exec", "Run one more command in a container"),
     "export": Entry("export", "Write the files of a container or an image as a tar archive"),
     "history": Entry("history", "Show how an image was made"),
     "images": Entry("images", "List images"),
@@ -33,23 +37,33 @@ VERBS: dict[str, Entry] = {
     "load": Entry("load", "Load images from an archive"),
     "login": Entry("login", "Keep the credentials of a registry"),
     "logout": Entry("logout", "Forget the credentials of a registry"),
+    "logs": Entry("logs", "Show what a container wrote"),
     "ls": Entry("ls", "List files of an image"),
     "mount": Entry("mount", "Mount an image or a container, or list what is mounted"),
+    "pause": Entry("pause", "Stop the processes of containers where they are"),
     "prune": Entry("prune", "Remove all that is not used", "system"),
     "ps": Entry("ps", "List containers"),
     "pull": Entry("pull", "Bring an image from a registry"),
     "push": Entry("push", "Send an image to a registry"),
     "rename": Entry("rename", "Give a container another name"),
+    "restart": Entry("restart", "Stop containers and start them"),
     "rm": Entry("rm", "Remove containers"),
     "rmi": Entry("rmi", "Remove images"),
     "run": Entry("run", "Make a container of an image and run it"),
     "save": Entry("save", "Write images to an archive"),
-    "start": Entry("start", "Run a container again"),
+    "sharing": Entry("sharing", "Show which layers and files images have in common"),
+    "start": Entry("start", "Start containers that do not run"),
+    "stats": Entry("stats", "Show what containers use of this host"),
+    "stop": Entry("stop", "Ask containers to end, and end them"),
     "tag": Entry("tag", "Give an image another name"),
     "tags": Entry("tags", "List the tags of a repository in a registry"),
+    "top": Entry("top", "Show the processes of a container"),
     "umount": Entry("unmount", "Unmount images or containers"),
     "unmount": Entry("unmount", "Unmount images or containers"),
+    "unpause": Entry("unpause", "Let the processes of paused containers go on"),
+    "update": Entry("update", "Change the limits of containers"),
     "version": Entry("version", "Show the version"),
+    "wait": Entry("wait", "Wait until containers end, and print their exit codes"),
 }
 
 
@@ -58,8 +72,9 @@ def _as_verbs(*names: str) -> dict[str, Entry]:
 
 
 _CONTAINER: dict[str, Entry] = {
-    **_as_verbs("commit", "create", "diff", "export", "kill", "mount", "ps", "rename", "rm", "run", "start"),
-    **_as_verbs("umount", "unmount"),
+    **_as_verbs("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "mount", "pause", "ps"),
+    **_as_verbs("rename", "restart", "rm", "run", "start", "stats", "stop", "top", "umount", "unmount", "unpause"),
+    **_as_verbs("update", "wait"),
     "inspect": Entry("inspect", "Show all that is known about containers", "container"),
     "list": VERBS["ps"],
     "ls": VERBS["ps"],
@@ -76,7 +91,7 @@ _IMAGE: dict[str, Entry] = {
 }
 
 _SYSTEM: dict[str, Entry] = {
-    **_as_verbs("info", "prune"),
+    **_as_verbs("events", "info", "prune"),
     "check": Entry("system_check", "Verify what is stored, and repair it"),
     "df": Entry("system_df", "Show how much disk space is used"),
 }

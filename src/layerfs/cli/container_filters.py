@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["filtered"]
 
-_KNOWN = ("id", "name", "label", "label!", "exited", "status", "ancestor", "before", "since", "volume", "network")
+_KNOWN = (
+    "id",
+    "name",
+    "label",
+    "label!",
+    "exited",
+    "status",
+    "health",
+    "ancestor",
+    "before",
+    "since",
+    "volume",
+    "network",
+)
 
 
 def filtered(context: Context, containers: Iterable[Container], words: list[str]) -> list[Container]:
@@ -65,5 +78,6 @@ def _simple(filters: Filters, container: Container) -> bool:
         and (not exited or (container.status == "exited" and str(container.exit_code) in exited))
         and filters.labels(container.labels)
         and (not filters["volume"] or bool(volumes & set(filters["volume"])))
+        and filters.accepts("health", container.health)
         and filters.accepts("network", container.config.options.network)
     )

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+
 from layerfs.cli.context import Context
+from layerfs.cli.named import each_container, signal_type
 from layerfs.cli.options import Args, Command, one
 
 __all__ = ["COMMAND", "run"]
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    [one("-s", "--signal", help="The signal, by name or number", default="KILL", metavar="signal")],
+    [one("-s", "--signal", help="The signal, by name or number (default KILL)", type=signal_type, metavar="signal")],
     least=1,
 )
 
 
 def run(args: Args, context: Context) -> int:
-    """Signal the first process of each container and print its name as it was given."""
-    from layerfs.runtime import signal_number
-
-    number = signal_number(args.signal)
-
-    def kill(name: str) -> None:
-        context.store.containers.get(name).kill(number)
-        context.out(f"{name}\n")
-
-    return context.each(args.rest, kill)
+    """Signal the first process of each container."""
+    number = args.signal if args.signal is not None else signal.SIGKILL
+    return each_container(context, args.rest, lambda container: container.kill(number))

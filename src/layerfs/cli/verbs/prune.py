@@ -9,9 +9,10 @@ from layerfs.cli.context import Context
 from layerfs.cli.filters import Filters
 from layerfs.cli.options import Args, Command, flag, many
 from layerfs.cli.units import size
-from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.errors import InvalidInputError, LayerfsError
 
 if TYPE_CHECKING:
+    from layerfs.containers import Container
     from layerfs.images import Image
 
 __all__ = ["COMMANDS", "run"]
@@ -78,21 +79,14 @@ def _listed(args: Args, context: Context, what: str, lines: list[str]) -> None:
 
 
 def _containers(args: Args, context: Context, filters: Filters) -> int:
-    until, reclaimed, gone = filters.until(), 0, []
-    for container in context.store.containers.list():
-        too_new = until is not None and container.created >= until
-        if container.status in ("running", "paused", "restarting") or too_new or not filters.labels(container.labels):
-            continue
-        try:
-            changes = container.size()[0]
-            if not args.dry_run:
-                container.remove()
-        except (InUseError, NotFoundError):
-            continue  # another command was faster: it was started, or removed
-        reclaimed += changes
-        gone.append(container.id)
-    _listed(args, context, "Containers", gone)
-    return reclaimed
+    until = filters.until()
+
+    def keep(container: Container) -> bool:
+        return (until is not None and container.created >= until) or not filters.labels(container.labels)
+
+    gone = context.store.containers.prune(keep=keep, dry_run=args.dry_run)
+    _listed(args, context, "Containers", list(gone))
+    return sum(gone.values())
 
 
 def _volumes(args: Args, context: Context, filters: Filters) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from layerfs.cli.context import Context
 from layerfs.cli.format import FORMAT, Row, Table, rows_text
 from layerfs.cli.options import Args, Command, flag, many, one
-from layerfs.cli.texts import shorten
+from layerfs.cli.texts import shorten, shown_command
 from layerfs.cli.units import ago, duration, size, stamp
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ COMMAND = Command(
         flag("-s", "--size", help="Show how much they take"),
     ],
     most=0,
-    notes="Filters: id, name, label, exited, status, ancestor, before, since, volume, network.",
+    notes="Filters: id, name, label, exited, status, ancestor, before, since, volume, network, health.",
 )
 
 _TABLE = Table(
@@ -82,7 +82,7 @@ def _row(context: Context, container: Container, args: Args) -> Row:
     return {
         "ID": container.id if args.no_trunc else container.id[:12],
         "Image": _image(context, container, args.no_trunc),
-        "Command": f'"{shorten(" ".join(container.command), 20, args.no_trunc)}"',
+        "Command": shown_command(container.command, args.no_trunc),
         "CreatedAt": stamp(container.created),
         "RunningFor": ago(container.created),
         "Status": status(container),
@@ -94,7 +94,7 @@ def _row(context: Context, container: Container, args: Args) -> Row:
         "Mounts": ",".join(shorten(name, 15, args.no_trunc) for name in mounts),
         "LocalVolumes": str(sum(1 for use in container.mounts if use.volume)),
         "Networks": config.options.network,
-        "HealthStatus": "",
+        "HealthStatus": "" if container.health == "none" else container.health,
         "Platform": "/".join(filter(None, (config.os, config.architecture, config.variant))),
         "Label": lambda key: labels.get(key, ""),
     }
@@ -114,6 +114,9 @@ def _image(context: Context, container: Container, full: bool) -> str:
     return container.image_id if full else container.image_id.hex[:12]
 
 
+_HEALTH = {"starting": "health: starting"}
+
+
 def status(container: Container) -> str:
     """Return its state in docker's words."""
     import time
@@ -121,8 +124,9 @@ def status(container: Container) -> str:
     now = time.time()
     ended = f"({container.exit_code}) {ago(container.finished_at, now)}"
     running = f"Up {duration(now - container.started_at)}"
+    checked = f" ({_HEALTH.get(container.health, container.health)})" if container.health != "none" else ""
     return {
-        "running": running,
+        "running": running + checked,
         "paused": f"{running} (Paused)",
         "exited": f"Exited {ended}",
         "restarting": f"Restarting {ended}",

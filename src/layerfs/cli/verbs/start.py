@@ -1,27 +1,34 @@
-"""``layerfs start``: run a container that was created, or that ended, once more."""
+"""``layerfs start``: run containers that were created, or that ended, once more."""
 
 from __future__ import annotations
 
 from layerfs.cli.context import Context
-from layerfs.cli.options import Args, Command, flag
-from layerfs.errors import UnsupportedError
+from layerfs.cli.named import each_container
+from layerfs.cli.options import Args, Command, flag, one
+from layerfs.errors import InvalidInputError
 
 __all__ = ["COMMAND", "run"]
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
     [
         flag("-a", "--attach", help="Stay with it, and end with its exit code"),
-        flag("-i", "--interactive", help="The same; its input is as it was created"),
+        one("--detach-keys", help="Keys that leave one that runs already", default="ctrl-p,ctrl-q", metavar="keys"),
+        flag("-i", "--interactive", help="Stay with it, and give it what is typed if it was created with -i"),
         flag("--sig-proxy", help="Hand signals on to it", default=True),
     ],
     least=1,
-    most=1,
 )
 
 
 def run(args: Args, context: Context) -> int:
-    """Run the container in the foreground."""
+    """Start in the background, or with --attach one in the foreground."""
     if not args.attach and not args.interactive:
-        raise UnsupportedError("start in the background: not offered", hint="with -a it runs in the foreground")
-    return context.store.containers.get(args.rest[0]).run(sig_proxy=args.sig_proxy)
+        return each_container(context, args.rest, lambda container: container.start())
+    if len(args.rest) > 1:
+        raise InvalidInputError("start: one container alone can be attached to")
+    container = context.store.containers.get(args.rest[0])
+    if container.status in ("running", "paused", "restarting"):
+        code = container.attach(stdin=args.interactive, sig_proxy=args.sig_proxy, detach_keys=args.detach_keys)
+        return code if code is not None else 0
+    return container.run(sig_proxy=args.sig_proxy)
