@@ -4,18 +4,22 @@ Daemons, containers, mounts and loop devices live in a mount and a PID namespace
 goes, by itself, by Ctrl-C or by SIGKILL, the kernel ends and unmounts all the rest.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["cgroup_name", "fresh_disk", "in_box", "is_inside", "prepare_inside"]
+__all__ = ["cgroup_name", "fresh_disk", "in_box", "is_inside", "prepare_inside", "work_directory"]
 
 _MARK = "LAYERFS_BENCH_BOX"
+_PATIENCE = 60.0
+"""Seconds that a measurement that was interrupted has to write what it found."""
 SIZE = 24 << 30
 """Bytes of a file system to measure on; the file behind it is sparse."""
 
@@ -30,23 +34,60 @@ def cgroup_name() -> str:
     return f"layerfs-bench-{os.environ[_MARK]}"
 
 
-def in_box(argv: Sequence[str], work: Path) -> int:
-    """Run ``python -m bench.compare ARGV`` in a box; its exit code. ``work`` is removed afterwards."""
+@contextmanager
+def work_directory(above: Path) -> Iterator[Path]:
+    """A directory to measure in, gone afterwards; so are those of runs that were killed."""
+    above.mkdir(parents=True, exist_ok=True)
+    for left in above.glob("work-*"):
+        with _locked(left) as ours:
+            if ours:
+                shutil.rmtree(left)
+    path = Path(tempfile.mkdtemp(prefix="work-", dir=above))
+    with _locked(path):
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether nobody else has the lock on a directory; if so it is held."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
+
+
+def in_box(argv: Sequence[str]) -> int:
+    """Run ``python -m bench.compare ARGV`` in a box; its exit code."""
     mark = str(os.getpid())
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    box = subprocess.Popen([*command, sys.executable, "-m", "bench.compare", *argv], env=os.environ | {_MARK: mark})
+    own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = ["setpriv", "--pdeathsig", "KILL", *own, sys.executable, "-m", "bench.compare", *argv]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # In a session of its own: Ctrl-C reaches this process alone, which hands it on.
+    box = subprocess.Popen(command, env=os.environ | {_MARK: mark}, start_new_session=True)
     try:
         return box.wait()
-    except KeyboardInterrupt:  # the terminal told the one inside as well: it writes what it has
-        with suppress(subprocess.TimeoutExpired):
-            box.wait(timeout=20)
+    except KeyboardInterrupt:
+        _interrupt(box.pid)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            box.wait(timeout=_PATIENCE)
         return 130
     finally:
         box.kill()
         box.wait()
-        shutil.rmtree(work, ignore_errors=True)
         _remove_cgroups(f"layerfs-bench-{mark}")
+
+
+def _interrupt(pid: int) -> None:
+    """Tell the first process in the box, which writes what it has."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGINT)
 
 
 def _remove_cgroups(name: str) -> None:

@@ -4,11 +4,10 @@ import argparse
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.box import in_box, is_inside, prepare_inside
+from bench.box import in_box, is_inside, prepare_inside, work_directory
 from bench.engines import Engine
 from bench.growth import CURVES, Curve, measure_growth
 from bench.inputs import Images, default_cache
@@ -16,7 +15,7 @@ from bench.layout import Layout
 from bench.measure import CommandFailed
 from bench.peers import ENGINES
 from bench.registry import Registry
-from bench.report import as_json, machine, show
+from bench.report import as_json, as_markdown, machine, show
 from bench.subjects import BUILDS, LOADS, SUBJECTS, Measuring
 
 __all__ = ["main"]
@@ -65,9 +64,8 @@ def main(argv: Sequence[str]) -> int:
     if os.geteuid():
         raise SystemExit("bench: needs root, to make and mount file systems")
     _images(options)  # here, because it takes the network and the machine as they are
-    options.cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="work-", dir=options.work or options.cache))
-    return in_box([*argv, "--cache", str(options.cache), "--work", str(work)], work)
+    with work_directory(options.work or options.cache) as work:
+        return in_box([*argv, "--cache", str(options.cache), "--work", str(work)])
 
 
 def _images(options: argparse.Namespace) -> dict[str, Layout]:
@@ -161,7 +159,8 @@ def _publish(
     versions = {engine.name: engine.versions() for engine in engines}
     show(measuring.findings, facts, versions, [engine.name for engine in engines], growth)
     path = as_json(measuring.findings, facts, versions, growth, options.results)
-    print(f"written: {path}")
+    table = as_markdown(measuring.findings, [engine.name for engine in engines], path.with_suffix(".md"))
+    print(f"written: {path}\nwritten: {table}")
     if options.plots:
         from bench.plots import draw  # it needs matplotlib
 

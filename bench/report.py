@@ -17,7 +17,7 @@ from bench.growth import Curve
 from bench.measure import Sample, median
 from bench.subjects import SUBJECTS, Findings
 
-__all__ = ["GOALS", "Goal", "as_json", "machine", "show", "verdicts"]
+__all__ = ["GOALS", "Goal", "as_json", "as_markdown", "machine", "show", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -183,3 +183,20 @@ def as_json(
     }
     path.write_text(json.dumps(document, indent=1))
     return path
+
+
+def as_markdown(findings: Findings, engines: Sequence[str], path: Path) -> Path:
+    """Write the medians as a table of a document to ``path``: as the tools come / until all was on disk."""
+    shown = [e for e in engines if any(e in results for results in findings.samples.values())]
+    lines = ["| | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for subject in (name for name in SUBJECTS if name in findings.samples):
+        results = findings.samples[subject]
+        cells = [_short(results[engine]) if engine in results else "" for engine in shown]
+        lines.append(f"| {SUBJECTS[subject]} | " + " | ".join(cells) + " |")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _short(samples: Sequence[Sample]) -> str:
+    middle = median(samples)
+    return f"{_seconds(middle.seconds)} / {_seconds(middle.synced)}"
