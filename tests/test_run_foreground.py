@@ -573,3 +573,17 @@ def test_from_many_threads(store):
     for thread in threads:
         thread.join()
     assert sorted(codes) == list(range(8))
+
+
+def test_the_log_of_a_container_in_the_foreground(store, runtime):
+    ran = sh(store, runtime, "echo one; sleep 0.1; echo two >&2; echo -n three")
+    assert (ran.out, ran.err) == ("one\nthree", "two\n")
+    entries = [(entry.stream, entry.text) for entry in ran.container.logs()]
+    assert entries == [("stdout", b"one\n"), ("stderr", b"two\n"), ("stdout", b"three")]
+    assert not (ran.container.directory / "status.json").exists()
+
+
+def test_a_background_process_does_not_hold_the_output(store, runtime):
+    began = time.monotonic()
+    assert sh(store, runtime, "sleep 60 & echo done").out == "done\n"
+    assert time.monotonic() - began < 10

@@ -2,15 +2,17 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import msgspec
 
 from layerfs.containers.living import LIVE, live_state, socket_directory
+from layerfs.containers.logs import LogWriter
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.starting import run_spec
-from layerfs.errors import InUseError, LayerfsError, NotFoundError
+from layerfs.errors import InUseError, LayerfsError, NotFoundError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
 from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
@@ -35,8 +37,10 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             stack.callback(os.close, root)
             spec = run_spec(config, root, parts.directory(config.id))
             runtime = parts.runtimes.get(config.runtime)
+            options = config.options
+            tap = _tap(parts, config, stack) if not state.auto_remove else None
             streams = stack.enter_context(
-                Stdio(stdio, interactive=config.options.interactive, terminal=config.options.tty)
+                Stdio(stdio, interactive=options.interactive, terminal=options.tty, tap=tap)
             )
             signals = stack.enter_context(Signals(sig_proxy))
             process = runtime.start(spec, root, streams.given)
@@ -54,6 +58,16 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
         raise
     parts.set_state(config.id, _ended(state, code))
     return code
+
+
+def _tap(parts: Parts, config: Config, stack: ExitStack) -> Callable[[str, bytes], None] | None:
+    """What writes the container's log; none where its user wants none."""
+    options = config.options.log_options
+    if options.get("driver") == "none":
+        return None
+    with system_errors(f"write the log of container {config.id[:12]}"):
+        size, files = int(options.get("max-size", 0)), int(options.get("max-file", 1))
+        return stack.enter_context(LogWriter(parts.directory(config.id), size, files)).write
 
 
 def _ended(state: State, code: int, error: str = "") -> State:

@@ -59,6 +59,7 @@ def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
         sysctls=options.sysctls,
         cgroup_parent=options.cgroup_parent,
         seccomp=filtered(options),
+        counted=not options.auto_remove,
     )
 
 

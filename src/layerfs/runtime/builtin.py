@@ -29,7 +29,7 @@ class BuiltinRuntime:
         cgroup = Cgroup(spec.id, spec.cgroup_parent)
         with ExitStack() as stack:
             stack.callback(cgroup.remove)
-            with cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
+            with cgroup.create(spec.limits, counted=spec.counted) as groups, _commands(spec.args[0]):
                 fields = launch_fields(spec)
                 started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
             stack.pop_all()

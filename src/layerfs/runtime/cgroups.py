@@ -68,14 +68,18 @@ class Cgroup:
     # ---- life ----
 
     @contextmanager
-    def create(self, limits: Limits) -> Iterator[list[int]]:
+    def create(self, limits: Limits, *, counted: bool = True) -> Iterator[list[int]]:
         """Make the groups and set the limits; descriptors of their directories, for the launch.
 
-        UnsupportedError for a limit that the host does not have, NativeError for one that it refuses.
+        Without ``counted`` only those that freeze and that limit: groups take time to go. UnsupportedError for a
+        limit that the host does not have, NativeError for one that it refuses.
         """
+        limited = {controller for controller, _, _ in _settings(limits, version2=self._version2)}
         with ExitStack() as stack:
-            for path in self._paths():
-                self._make(path)
+            for controller in ("", *_WANTED):
+                path = self._path(controller)
+                if path is not None and (counted or controller in ("", "freezer") or controller in limited):
+                    self._make(path)
             self.set_limits(limits)
             fds = []
             for path in self._paths():

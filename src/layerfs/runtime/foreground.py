@@ -31,17 +31,26 @@ _PROXIED = (
 class Stdio:
     """The three descriptors for a container, and what has to be moved between them and ours. For a ``with``."""
 
-    def __init__(self, stdio: tuple[int, int, int], *, interactive: bool, terminal: bool) -> None:
+    def __init__(
+        self,
+        stdio: tuple[int, int, int],
+        *,
+        interactive: bool,
+        terminal: bool,
+        tap: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         """``stdio``: ours; without ``interactive`` the container's input is empty. ``terminal``: it has one of its own.
+        ``tap`` is given all output too, with ``stdout`` or ``stderr``.
 
         InvalidInputError when a terminal is asked for with ours as input, and ours is none.
         """
         self.ours = stdio
         self.interactive = interactive
         self.terminal = terminal
+        self.tap = tap
         self.given = stdio
         self.input: int | None = None  # where bytes of our terminal go
-        self.outputs: dict[int, int] = {}  # from the container, to ours
+        self.outputs: dict[int, int] = {}  # from the container; 1 or 2
         self._theirs: list[int] = []
         if terminal and interactive and not os.isatty(stdio[0]):
             raise InvalidInputError(
@@ -51,10 +60,10 @@ class Stdio:
     def __enter__(self) -> "Stdio":
         given = [self._input(), self.ours[1], self.ours[2]]
         for number in (1, 2):
-            if not self.terminal and os.isatty(self.ours[number]):
+            if not self.terminal and (self.tap is not None or os.isatty(self.ours[number])):
                 ours, given[number] = os.pipe2(os.O_CLOEXEC)
                 self._theirs.append(given[number])
-                self.outputs[ours] = self.ours[number]
+                self.outputs[ours] = number
         self.given = (given[0], given[1], given[2])
         return self
 
@@ -184,7 +193,7 @@ class _Mover:
         self._pending = b""
         self._target = stdio.input
         if process.terminal is not None:
-            self._outputs[process.terminal] = stdio.ours[1]
+            self._outputs[process.terminal] = 1
             self._target = process.terminal if stdio.interactive else None
         if self._target is not None:
             os.set_blocking(self._target, False)
@@ -223,10 +232,13 @@ class _Mover:
         if not data:
             del self._outputs[source]
             return
+        number = self._outputs[source]
+        if self._stdio.tap is not None:
+            self._stdio.tap("stderr" if number == 2 else "stdout", data)
         view = memoryview(data)
         with suppress(BrokenPipeError):  # what nobody takes is dropped
             while view:
-                view = view[os.write(self._outputs[source], view) :]
+                view = view[os.write(self._stdio.ours[number], view) :]
 
     def _read_input(self) -> None:
         self._pending = os.read(self._stdio.ours[0], _PIECE)

@@ -79,6 +79,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     cgroup_parent: str | None = None
     seccomp: bool = True
+    counted: bool = True
+    """Whether the host's groups count what it uses; else those groups are left out that limit nothing."""
     die_with_parent: bool = False
     """It is killed when the thread that started it ends; by the built-in launcher alone."""
 
