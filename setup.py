@@ -6,7 +6,7 @@ from setuptools import setup
 from setuptools._distutils.errors import LinkError
 from setuptools.command.build_ext import build_ext
 
-SHARED = ("mount.c", "report.c", "util.c")
+SHARED = ("mount.c", "mount_old.c", "report.c", "util.c")
 FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]
 
 

@@ -11,4 +11,8 @@ int lfs_fs_mount(const char *type, const char *const *options, unsigned attrs, l
 /* As lfs_overlay_mount; by_fd 1: layers go to the kernel as descriptors and nothing else is tried. */
 int lfs_overlay_mount_by(const lfs_overlay *overlay, int by_fd, lfs_error *error);
 
+/* For kernels whose overlayfs does not know lowerdir+, and whether this is one. */
+int lfs_overlay_is_old(void);
+int lfs_overlay_mount_old(const lfs_overlay *overlay, lfs_error *error);
+
 #endif

@@ -1,7 +1,7 @@
 /* What of the mounts needs no privilege: arguments at the door, and that failures leave no descriptor. */
 #define _GNU_SOURCE
 #include "check.h"
-#include "layerfs.h"
+#include "mount.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,8 +55,49 @@ static void test_failures_leave_nothing(void)
     CHECK(next_fd() == before);
 }
 
+/* The way of old kernels, which new ones know as well. */
+static void test_old_overlay(void)
+{
+    char place[] = "/tmp/layerfs-test-XXXXXX", command[128];
+    static const char *const names[] = {"a", "b", "upper", "work"};
+    int before = next_fd(), dirs[4], mount;
+    lfs_overlay o = {.lowers = dirs, .nlowers = 2};
+    lfs_error error = {0};
+
+    CHECK(mkdtemp(place) != NULL);
+    for (int i = 0; i < 4; i++) {
+        snprintf(command, sizeof command, "mkdir -p %s/%s && touch %s/%s/of-%s", place, names[i], place,
+                 i == 3 ? "a" : names[i], names[i]);
+        CHECK(system(command) == 0);
+        snprintf(command, sizeof command, "%s/%s", place, names[i]);
+        dirs[i] = open(command, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    o.upper = dirs[2];
+    o.work = dirs[3];
+    mount = lfs_overlay_mount_old(&o, &error);
+    CHECK(mount >= 0);
+    CHECK(faccessat(mount, "of-a", F_OK, 0) == 0 && faccessat(mount, "of-b", F_OK, 0) == 0);
+    CHECK(faccessat(mount, "of-upper", W_OK, 0) == 0 && unlinkat(mount, "of-b", 0) == 0);
+    close(mount);
+    o.upper = o.work = -1;
+    mount = lfs_overlay_mount_old(&o, &error);
+    CHECK(mount >= 0 && unlinkat(mount, "of-b", 0) < 0 && errno == EROFS);
+    close(mount);
+    o.nlowers = 1; /* with no upper the kernel wants two */
+    CHECK(lfs_overlay_mount_old(&o, &error) == -EINVAL);
+    CHECK(access("/proc/self", F_OK) == 0);
+    for (int i = 0; i < 4; i++)
+        close(dirs[i]);
+    snprintf(command, sizeof command, "rm -rf %s", place);
+    CHECK(system(command) == 0 && next_fd() == before);
+}
+
 int main(void)
 {
+    if (geteuid() == 0)
+        test_old_overlay();
+    else
+        puts("skipped: overlays need root");
     test_overlay_arguments();
     test_failures_leave_nothing();
     return 0;
