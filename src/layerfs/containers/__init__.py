@@ -4,6 +4,7 @@
 whoever runs or changes it, so that a process that is killed is noticed by the next one that looks.
 """
 
+from layerfs.containers.bundle import Bundle
 from layerfs.containers.committing import Committed
 from layerfs.containers.container import Container
 from layerfs.containers.copying import PathStat
@@ -18,6 +19,7 @@ from layerfs.containers.volumes import Volume, VolumeStore
 
 __all__ = [
     "FLAGS",
+    "Bundle",
     "Committed",
     "Config",
     "Container",

@@ -156,7 +156,7 @@ class Container:
         self.refresh()
         if self._state.status in LIVE:
             return
-        with self._locked("start"):
+        with self.locked("start"):
             self._look()
             if self._state.status not in LIVE:
                 actions.start(self._parts, self.config)
@@ -170,7 +170,7 @@ class Container:
         ``sig_proxy``: signals of this process are handed on, when this is its main thread.
         """
         self.refresh()
-        with self._locked("start"):
+        with self.locked("start"):
             self._look()
             if self._state.process is not None and is_alive(self._state.process):
                 raise InUseError(f"start container {self.name}: it is running")
@@ -407,7 +407,7 @@ class Container:
         deadline = time.monotonic() + _FORCE_SECONDS
         while True:
             try:
-                with self._locked("remove"):
+                with self.locked("remove"):
                     self._remove_locked(force, volumes)
                 self._event("destroy")
                 return
@@ -432,7 +432,8 @@ class Container:
         clean_up(self._parts, self.id)
         remove_all(self._parts, self.id, volumes=volumes or self._state.auto_remove)
 
-    def _locked(self, verb: str) -> ExitStack:
+    def locked(self, verb: str) -> ExitStack:
+        """Its lock, held, for a ``with``; InUseError while somebody else runs or changes it."""
         if not self.directory.is_dir():
             raise NotFoundError(f"container {self.id[:12]}: no such container")
         lock: Lock = self._parts.lock(self.id)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import msgspec
 
@@ -12,7 +13,7 @@ from layerfs.containers.logs import LogWriter
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.starting import run_spec
-from layerfs.errors import InUseError, LayerfsError, NotFoundError, system_errors
+from layerfs.errors import InUseError, LayerfsError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
 from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
@@ -78,9 +79,9 @@ def _ended(state: State, code: int, error: str = "") -> State:
 
 def _release_stale(parts: Parts, id: str) -> None:
     """Forget the mount of a keeper that was killed. The caller has the lock, and the container does not run."""
-    row = parts.snapshots.row(id)
-    if row.mounted == "":
-        parts.snapshots.release(id)
+    with suppress(NotFoundError):
+        if parts.snapshots.row(id).mounted == "":
+            parts.snapshots.release(id)
 
 
 def reap(parts: Parts, row: ContainerRow) -> bool:
@@ -153,6 +154,11 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
         parts.database.remove_container(id)
         parts.database.remove_record("stacked", id)
     with suppress(NotFoundError):
+        mounted = parts.snapshots.row(id).mounted
+        if mounted:  # for a user, who removes it now
+            with suppress(NativeError):
+                parts.snapshots.detach(Path(mounted), lazy=True)
+            parts.snapshots.release(id)
         parts.snapshots.remove(id)
     if volumes:
         for name in anonymous:

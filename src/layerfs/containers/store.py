@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from layerfs.containers.bundle import Bundle, rootfs, write_bundle
 from layerfs.containers.container import Container
 from layerfs.containers.creating import create_container
 from layerfs.containers.events import Event
@@ -22,6 +23,7 @@ from layerfs.images import ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import ContainerRow, Database
 from layerfs.native import Change
+from layerfs.oci import Platform
 from layerfs.runtime import RuntimeChoice
 from layerfs.snapshots import SnapshotStore
 
@@ -100,6 +102,35 @@ class ContainerStore:
                 container.remove(force=True)
             raise
         return container
+
+    @contextmanager
+    def rootfs(
+        self,
+        image: str,
+        target: Path | None = None,
+        *,
+        readonly: bool = False,
+        platform: Platform | None = None,
+    ) -> Iterator[Path]:
+        """An image's tree, mounted for the time of a ``with``: at ``target``, or in a place of its own.
+
+        What is changed in it goes at the end.
+        """
+        with rootfs(self._parts, image, target, readonly=readonly, platform=platform) as place:
+            yield place
+
+    def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, Bundle]:
+        """A container for a runtime of the user's own: an OCI bundle in ``directory``, which is new or empty.
+
+        Its root is mounted there, or ``Bundle.mounts`` has the commands for that.
+        """
+        container = self.create(options)
+        try:
+            with container.locked("bundle"):
+                return container, write_bundle(self._parts, container.config, directory, mounted=mounted)
+        except BaseException:
+            container.remove()
+            raise
 
     # ---- finding ----
 

@@ -1,0 +1,110 @@
+"""Roots without a runtime of ours: a mounted tree for the time of a ``with``, and OCI bundles for other runtimes."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs.containers.merged import merged
+from layerfs.containers.parts import Parts
+from layerfs.containers.record import Config
+from layerfs.containers.starting import run_spec
+from layerfs.errors import ExistsError, system_errors
+from layerfs.oci import Platform
+from layerfs.runtime import oci_config
+
+__all__ = ["Bundle", "rootfs", "write_bundle"]
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A bundle directory. ``mounts``: the commands that mount its root, where it is not mounted already."""
+
+    path: Path
+    mounts: tuple[tuple[str, ...], ...] = ()
+
+
+@contextmanager
+def rootfs(
+    parts: Parts, image: str, target: Path | None = None, *, readonly: bool = False, platform: Platform | None = None
+) -> Iterator[Path]:
+    """An image's tree, mounted at ``target`` (None: a place of its own); what is changed in it goes at the end."""
+    found = parts.images.get(image, platform)
+    key = f"rootfs-{secrets.token_hex(8)}"
+    with ExitStack() as stack, system_errors(f"mount image {image}"):
+        place = target
+        if place is None:
+            place = parts.run / "mounts" / key
+            place.mkdir(mode=0o700, parents=True)
+            stack.callback(_remove_directory, place)
+        parts.snapshots.prepare(key, found.diff_ids)
+        stack.callback(parts.snapshots.remove, key)
+        fd = parts.snapshots.mount(key, volatile=True, readonly=readonly)
+        stack.callback(parts.snapshots.release, key)
+        try:
+            parts.snapshots.attach(fd, place)
+        finally:
+            os.close(fd)
+        stack.callback(parts.snapshots.detach, place, lazy=True)
+        yield place
+
+
+def _remove_directory(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()
+
+
+def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool) -> Bundle:
+    """A bundle for a container that does not run; its lock is held. ExistsError when the directory is not empty.
+
+    With ``mounted`` the root is mounted in it, until ``unmount`` or the removal of the container.
+    """
+    directory = directory.absolute()
+    with system_errors(f"write the bundle {directory}"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(os.listdir(directory)):
+            raise ExistsError(f"write the bundle {directory}: the directory is not empty")
+        with merged(parts, config) as root:
+            spec = run_spec(config, root, parts.directory(config.id))
+        (directory / "rootfs").mkdir(mode=0o700)
+        document = json.dumps(oci_config(spec), indent=2)
+        (directory / "config.json").write_text(document + "\n")
+    if not mounted:
+        return Bundle(directory, tuple(_commands(parts, config, directory / "rootfs")))
+    fd = parts.snapshots.mount(config.id)
+    try:
+        parts.snapshots.attach(fd, directory / "rootfs", config.id)
+    except BaseException:
+        parts.snapshots.release(config.id)
+        raise
+    finally:
+        os.close(fd)
+    return Bundle(directory)
+
+
+def _commands(parts: Parts, config: Config, target: Path) -> Iterator[tuple[str, ...]]:
+    lowers = []
+    for diff_id in reversed(config.stack):
+        path = parts.layers.path(diff_id)
+        if parts.layers.format == "dir":
+            lowers.append(str(path / "fs"))
+            continue
+        place = str(parts.run / "layers" / diff_id.hex)
+        lowers.append(place)
+        yield ("mkdir", "-p", place)
+        yield ("mount", "-t", "erofs", "-o", "ro", str(path), place)
+    upper = parts.snapshots.upper(config.id)
+    if not lowers:
+        yield ("mount", "--bind", str(upper), str(target))
+        return
+    options = f"lowerdir={':'.join(map(_escaped, lowers))},upperdir={_escaped(str(upper))}"
+    options += f",workdir={_escaped(str(upper.with_name('work')))}"
+    yield ("mount", "-t", "overlay", "-o", options, "overlay", str(target))
+
+
+def _escaped(path: str) -> str:
+    """A path within an option of overlayfs."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
