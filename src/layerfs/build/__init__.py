@@ -9,3 +9,18 @@ output                        images, archives, trees
 check                         what docker's linter warns of
 building                      ``build``: all of it in order
 """
+
+from layerfs.build.building import build
+from layerfs.build.options import BuildOptions, BuildParts, BuildResult, Output, Secret
+from layerfs.build.progress import NO_BUILD_PROGRESS, BuildProgress
+
+__all__ = [
+    "NO_BUILD_PROGRESS",
+    "BuildOptions",
+    "BuildParts",
+    "BuildProgress",
+    "BuildResult",
+    "Output",
+    "Secret",
+    "build",
+]

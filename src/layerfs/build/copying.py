@@ -39,6 +39,8 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     mode: int = 0o644
     spread: bool = False
     keep_owner: bool = False
+    unpack: bool = False
+    """An archive whose content is meant."""
 
 
 class CopyFlags(msgspec.Struct, frozen=True, eq=False):
@@ -86,7 +88,7 @@ def gather(
         assert source.status is not None
         if flags.exclude and _is_excluded(flags.exclude, source):
             continue
-        total.update(repr((source.title, source.spread)).encode())
+        total.update(repr((source.title, source.spread, source.unpack)).encode())
         with Cursor(source.tree.fd) as cursor:
             for found in source.tree.walk(source.names, source.status, flags.exclude):
                 mode = found.status.st_mode

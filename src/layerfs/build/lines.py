@@ -126,9 +126,7 @@ def _instructions(lines: Sequence[str], at: int, escape: str, file: str) -> Iter
         written, _, rest = whole.partition(" ") if " " in whole.split("\t", 1)[0] else whole.partition("\t")
         heredocs, at = _heredocs(whole, lines, at, escape, file, start + 1)
         text = whole + "".join(f"\n{each.text}{each.name}" for each in heredocs)
-        yield Line(
-            written.upper(), rest.strip(), start + 1, at, text, tuple(heredocs), tuple(blanks), written
-        )
+        yield Line(written.upper(), rest.strip(), start + 1, at, text, tuple(heredocs), tuple(blanks), written)
 
 
 def _heredocs(

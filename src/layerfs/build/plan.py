@@ -70,9 +70,7 @@ def global_arguments(file: Dockerfile, given: Mapping[str, str], platform: Platf
     return values
 
 
-def make_plan(
-    file: Dockerfile, target: str | None, arguments: Mapping[str, str], contexts: Mapping[str, str]
-) -> Plan:
+def make_plan(file: Dockerfile, target: str | None, arguments: Mapping[str, str], contexts: Mapping[str, str]) -> Plan:
     """What has to be built for ``target`` (a name or number; None: the last stage). ``contexts`` go before stages."""
     stages: list[Stage] = []
     names: dict[str, int] = {}

@@ -77,9 +77,7 @@ class StageState:
         """A word with its variables replaced."""
         return expand(word, self.variables(), escape=self.escape, missing=missing)
 
-    def declare(
-        self, name: str, default: str | None, given: Mapping[str, str], outer: Mapping[str, str]
-    ) -> str | None:
+    def declare(self, name: str, default: str | None, given: Mapping[str, str], outer: Mapping[str, str]) -> str | None:
         """``ARG name[=default]``; the value that it has now."""
         if name in given:
             value: str | None = given[name]
