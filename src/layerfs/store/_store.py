@@ -23,6 +23,9 @@ from layerfs.store._places import Places, default_root, default_run, open_databa
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
+    from layerfs.build import BuildOptions, BuildParts, BuildResult
+    from layerfs.build.check import Finding as BuildFinding
+    from layerfs.build.keeping import BuildCacheStore
     from layerfs.containers import ContainerStore
     from layerfs.exchange import Pulled, Pushed
     from layerfs.gc import Swept
@@ -220,6 +223,40 @@ class Store:
         from layerfs.exchange import push
 
         return push(self.parts, image, remote, compression=compression, level=level, jobs=jobs, progress=progress)
+
+    def build(self, options: BuildOptions) -> BuildResult:
+        """Build an image from a Dockerfile; see ``layerfs.build``."""
+        from layerfs.build import build
+
+        return build(self._build_parts(), options)
+
+    def check_build(self, options: BuildOptions) -> tuple[list[BuildFinding], bool]:
+        """What docker's linter warns of in a Dockerfile, and whether the file wants that to be an error."""
+        from layerfs.build.building import check_build
+
+        return check_build(self._build_parts(), options)
+
+    def build_cache(self) -> BuildCacheStore:
+        """What builds keep for the next ones: to be listed and pruned."""
+        from layerfs.build.keeping import BuildCacheStore
+
+        return BuildCacheStore(self._build_parts())
+
+    def _build_parts(self) -> BuildParts:
+        from layerfs.build.options import BuildParts
+
+        parts = self.parts
+        return BuildParts(
+            root=self.root,
+            run=self.run_root,
+            database=parts.database,
+            content=parts.content,
+            layers=parts.layers,
+            ingest=parts.ingest,
+            images=parts.images,
+            snapshots=parts.snapshots,
+            keep_blobs=parts.keep_blobs,
+        )
 
     # ---- containers ----
 
