@@ -13,9 +13,11 @@ from tarbuild import archive, directory, file
 
 from layerfs import native
 
+AT_FDCWD = -100
 BUSYBOX = Path("/bin/busybox")
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs the Debian package busybox-static")
 DOCKER_CAPABILITIES = 0xA80425FB
+ALL_CAPABILITIES = (1 << 41) - 1
 APPLETS = (
     "cat", "chmod", "chown", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls",
     "mkdir", "mkfifo", "mknod", "mount", "ping", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty",
@@ -78,7 +80,7 @@ def wait(pidfd: int) -> int:
 
 def run(tree: Path, *args: str, stdin: bytes = b"", readonly_tree: bool = False, **options: object) -> Ended:
     """Launch ``args`` with ``tree`` as the root, feed stdin, wait."""
-    root = native.bind_mount(-100, str(tree), recursive=False, readonly=readonly_tree)
+    root = native.bind_mount(AT_FDCWD, str(tree), recursive=False, readonly=readonly_tree)
     try:
         return run_over(root, *args, stdin=stdin, **options)
     finally:
@@ -106,6 +108,47 @@ def end(pidfd: int) -> None:
     """Kill and wait."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     wait(pidfd)
+
+
+def sh(tree: Path, script: str, **options: object) -> Ended:
+    return run(tree, "sh", "-c", script, **options)
+
+
+def field(text: str, name: str) -> str:
+    return next(line.split(None, 1)[1].strip() for line in text.splitlines() if line.startswith(name + ":"))
+
+
+@contextmanager
+def running(tree: Path, *args: str, **options: object) -> Iterator[tuple[int, int]]:
+    """A container that runs: (pid, pidfd) of its first process; killed at the end."""
+    root = native.bind_mount(AT_FDCWD, str(tree))
+    defaults: dict[str, object] = {"env": ["PATH=/bin"], "capabilities": DOCKER_CAPABILITIES}
+    try:
+        spec = native.LaunchSpec(root=root, args=args or ("sleep", "60"), **(defaults | options))  # type: ignore[arg-type]
+        pid, pidfd, _ = native.launch(spec)
+    finally:
+        os.close(root)
+    try:
+        yield pid, pidfd
+    finally:
+        end(pidfd)
+
+
+def run_in(pidfd: int, script: str, **options: object) -> Ended:
+    """Run a shell script in a container that runs."""
+    files = [os.memfd_create(name) for name in ("out", "err")]
+    defaults: dict[str, object] = {"env": ["PATH=/bin"], "capabilities": DOCKER_CAPABILITIES}
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        spec = native.JoinSpec(
+            pidfd=pidfd, args=["sh", "-c", script], stdio=(null, files[0], files[1]), **(defaults | options)
+        )  # type: ignore[arg-type]
+        status = wait(native.join(spec).pidfd)
+        out, err = (os.pread(fd, 1 << 20, 0).decode() for fd in files)
+    finally:
+        for fd in (null, *files):
+            os.close(fd)
+    return Ended(status, out, err)
 
 
 def descriptors() -> Sequence[str]:

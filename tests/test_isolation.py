@@ -1,29 +1,28 @@
-"""Namespaces, users, filters and mounts of launched processes, and the ways out that must be shut."""
+"""Mounts and filters of launched processes, and the ways out that must be shut."""
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from launchkit import (
+    ALL_CAPABILITIES,
+    AT_FDCWD,
     DOCKER_CAPABILITIES,
-    Ended,
     busybox_root,
     descriptors,
-    end,
+    field,
     needs_busybox,
-    opened,
     run,
+    running,
+    sh,
     wait,
 )
 
@@ -32,8 +31,6 @@ from layerfs.errors import NativeError, UnsupportedError
 from layerfs.runtime.seccomp import seccomp_program
 
 pytestmark = [pytest.mark.root, needs_busybox]
-AT_FDCWD = -100
-ALL_CAPABILITIES = (1 << 41) - 1
 
 
 @pytest.fixture
@@ -48,306 +45,6 @@ def no_descriptor_leaks() -> Iterator[None]:
     before = descriptors()
     yield
     assert descriptors() == before
-
-
-def sh(tree: Path, script: str, **options: object) -> Ended:
-    return run(tree, "sh", "-c", script, **options)
-
-
-def field(text: str, name: str) -> str:
-    return next(line.split(None, 1)[1].strip() for line in text.splitlines() if line.startswith(name + ":"))
-
-
-@contextmanager
-def running(tree: Path, *args: str, **options: object) -> Iterator[tuple[int, int]]:
-    """A container that runs: (pid, pidfd) of its first process; killed at the end."""
-    root = native.bind_mount(AT_FDCWD, str(tree))
-    defaults: dict[str, object] = {"env": ["PATH=/bin"], "capabilities": DOCKER_CAPABILITIES}
-    try:
-        spec = native.LaunchSpec(root=root, args=args or ("sleep", "60"), **(defaults | options))  # type: ignore[arg-type]
-        pid, pidfd, _ = native.launch(spec)
-    finally:
-        os.close(root)
-    try:
-        yield pid, pidfd
-    finally:
-        end(pidfd)
-
-
-def join(pidfd: int, script: str, **options: object) -> Ended:
-    """Run a shell script in a container that runs."""
-    files = [os.memfd_create(name) for name in ("out", "err")]
-    defaults: dict[str, object] = {"env": ["PATH=/bin"], "capabilities": DOCKER_CAPABILITIES}
-    null = os.open("/dev/null", os.O_RDONLY)
-    try:
-        spec = native.JoinSpec(
-            pidfd=pidfd, args=["sh", "-c", script], stdio=(null, files[0], files[1]), **(defaults | options)
-        )  # type: ignore[arg-type]
-        status = wait(native.join(spec).pidfd)
-        out, err = (os.pread(fd, 1 << 20, 0).decode() for fd in files)
-    finally:
-        for fd in (null, *files):
-            os.close(fd)
-    return Ended(status, out, err)
-
-
-# Joining ------------------------------------------------------------------------------------------------
-
-
-def test_join_is_in_the_container_and_a_child_of_ours(tree: Path) -> None:
-    with running(tree, hostname="box", no_network=True) as (pid, pidfd):
-        ended = join(pidfd, "hostname; pwd; for n in mnt pid uts ipc net cgroup; do readlink /proc/self/ns/$n; done")
-        expected = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("mnt", "pid", "uts", "ipc", "net", "cgroup")]
-        assert ended.out.split() == ["box", "/", *expected]
-        assert join(pidfd, "exit 9").status == 9
-        assert join(pidfd, "kill -9 $$").status == -signal.SIGKILL
-
-
-def test_join_has_the_same_rules(tree: Path) -> None:
-    (tree / "work").mkdir()
-    with running(tree) as (_, pidfd):
-        ended = join(pidfd, "cat /proc/self/status; pwd; ls /proc/self/fd", uid=33, gid=44, groups=[55], cwd="/work")
-        assert field(ended.out, "Uid").split() == ["33"] * 4
-        assert field(ended.out, "Groups") == "55"
-        assert int(field(ended.out, "CapBnd"), 16) == DOCKER_CAPABILITIES
-        assert field(ended.out, "NoNewPrivs") == "1"
-        assert ended.out.split()[-5:] == ["/work", "0", "1", "2", "3"]
-
-
-def test_join_of_a_missing_command_directory_or_container(tree: Path) -> None:
-    with running(tree) as (_, pidfd):
-        with pytest.raises(native.CommandError, match="run nothing"):
-            native.join(native.JoinSpec(pidfd=pidfd, args=["nothing"], env=["PATH=/bin"]))
-        for cwd in ("/missing", "/proc/self/fd/3", "/proc/1/root"):
-            with pytest.raises(NativeError, match="in the container"):
-                native.join(native.JoinSpec(pidfd=pidfd, args=["true"], env=["PATH=/bin"], cwd=cwd))
-        kept = os.dup(pidfd)
-    with pytest.raises(NativeError, match="join the container"):
-        native.join(native.JoinSpec(pidfd=kept, args=["true"], env=["PATH=/bin"]))
-    os.close(kept)
-
-
-def test_join_with_a_terminal(tree: Path) -> None:
-    with running(tree) as (_, pidfd):
-        process = native.join(
-            native.JoinSpec(
-                pidfd=pidfd, args=["sh", "-c", "tty; stty size"], env=["PATH=/bin"], tty=True, tty_size=(7, 8)
-            )
-        )
-        assert process.terminal is not None
-        data = b""
-        try:
-            while piece := os.read(process.terminal, 4096):
-                data += piece
-        except OSError as exc:
-            assert exc.errno == errno.EIO  # noqa: PT017
-        os.close(process.terminal)
-        assert wait(process.pidfd) == 0
-        assert data.split() == [b"/dev/pts/0", b"7", b"8"]
-
-
-def test_join_detached_is_no_child_of_ours(tree: Path) -> None:
-    with running(tree) as (_, pidfd):
-        process = native.join(
-            native.JoinSpec(pidfd=pidfd, args=["sh", "-c", "echo x > /mark"], env=["PATH=/bin"], detach=True)
-        )
-        assert int(Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[1].split()[1]) != os.getpid()
-        os.close(process.pidfd)
-        deadline = time.monotonic() + 5
-        while not (tree / "mark").exists():
-            assert time.monotonic() < deadline
-
-
-# Init and limits ----------------------------------------------------------------------------------------
-
-
-def test_init_buries_orphans_passes_signals_and_ends_with_the_status(tree: Path) -> None:
-    script = "(sleep 0.1 &) ; sleep 0.3; ps; exit 6"
-    ended = sh(tree, script, init=True)
-    assert ended.status == 6
-    assert "layerfs-init" in Path("/proc/self/comm").read_text() or ended.out.splitlines()[1].split()[0] == "1"
-    assert "defunct" not in ended.out
-    assert sh(tree, "kill -TERM $$", init=True).status == 128 + signal.SIGTERM
-    with running(tree, "sh", "-c", "trap 'exit 3' USR1; touch /ready; while :; do sleep 0.02; done", init=True) as (
-        _,
-        pidfd,
-    ):
-        while not (tree / "ready").exists():
-            time.sleep(0.01)
-        signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
-        assert info is not None
-        assert info.si_status == 3
-
-
-def test_init_reports_a_missing_command(tree: Path) -> None:
-    with pytest.raises(native.CommandError, match="run nothing"):
-        run(tree, "nothing", init=True)
-
-
-def test_rlimits_and_oom_score(tree: Path) -> None:
-    ended = sh(
-        tree,
-        "cat /proc/self/limits /proc/self/oom_score_adj",
-        rlimits=[(resource.RLIMIT_NOFILE, 100, 200), (resource.RLIMIT_CORE, 0, -1)],
-        oom_score_adj=333,
-    )
-    lines = ended.out.splitlines()
-    assert next(line.split()[3:5] for line in lines if line.startswith("Max open files")) == ["100", "200"]
-    assert next(line.split()[4:6] for line in lines if line.startswith("Max core file")) == ["0", "unlimited"]
-    assert lines[-1] == "333"
-
-
-def test_sysctls_of_the_container_only(tree: Path) -> None:
-    ended = sh(
-        tree,
-        "cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl",
-        sysctls={"kernel.msgmax": "4321", "net.ipv4.ip_default_ttl": "77"},
-        no_network=True,
-    )
-    assert ended.out.split() == ["4321", "77"]
-    for name, network in (("kernel.core_pattern", True), ("vm.swappiness", True), ("net.ipv4.ip_forward", False)):
-        with pytest.raises(NativeError, match="not a setting of the container's own"):
-            run(tree, "true", sysctls={name: "1"}, no_network=network)
-
-
-# Namespaces ---------------------------------------------------------------------------------------------
-
-
-def test_shared_namespaces(tree: Path) -> None:
-    names = ("pid", "ipc", "uts", "cgroup", "net", "mnt")
-    ended = sh(
-        tree,
-        f"for n in {' '.join(names)}; do readlink /proc/self/ns/$n; done; ls /dev/shm /dev/mqueue >&2 && echo ok",
-        share=["pid", "ipc", "uts", "cgroup", "net"],
-    )
-    ours = [os.readlink(f"/proc/self/ns/{name}") for name in names]
-    assert ended.out.split()[:5] == ours[:5]
-    assert ended.out.split()[5] != ours[5]
-    assert ended.out.split()[6] == "ok"
-
-
-def test_entered_namespaces(tree: Path) -> None:
-    with running(tree, no_network=True, hostname="first") as (pid, _):
-        enter = [(name, os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)) for name in ("net", "ipc", "uts", "pid")]
-        own = os.readlink("/proc/self/ns/pid_for_children")
-        try:
-            ended = sh(tree, "hostname; ps; for n in net ipc uts pid; do readlink /proc/self/ns/$n; done", enter=enter)
-        finally:
-            for _, fd in enter:
-                os.close(fd)
-        expected = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("net", "ipc", "uts", "pid")]
-        assert ended.out.split()[-4:] == expected
-        assert ended.out.startswith("first\n")
-        assert "sleep 60" in ended.out
-        assert os.readlink("/proc/self/ns/pid_for_children") == own
-
-
-def test_user_namespace_of_root(tree: Path) -> None:
-    for path in (tree, *tree.rglob("*")):
-        os.chown(path, 100000, 100000, follow_symlinks=False)
-    ended = sh(
-        tree,
-        "id -u; cat /proc/self/uid_map /proc/self/setgroups; touch /made; echo x > /dev/null; ls /sys | wc -l",
-        uid_map=[(0, 100000, 65536)],
-        gid_map=[(0, 100000, 65536)],
-        no_network=True,
-    )
-    assert ended.err == ""
-    assert ended.out.split()[:5] == ["0", "0", "100000", "65536", "allow"]
-    assert (tree / "made").stat().st_uid == 100000
-    assert (
-        sh(tree, "id -u", uid=7, gid=8, groups=[9], uid_map=[(0, 100000, 99)], gid_map=[(0, 100000, 99)]).out == "7\n"
-    )
-
-
-def test_idmapped_layers_need_no_chown(tmp_path: Path, tree: Path) -> None:
-    for name in ("upper", "work"):
-        (tmp_path / "snapshot" / name).mkdir(parents=True)
-    maps = [(0, 100000, 65536)]
-    userns = native.userns_open(maps, maps)
-    fds = [userns]
-    with opened(tree, tmp_path / "snapshot") as (lower, snapshot):
-        fds += [native.idmap_mount(fd, userns) for fd in (lower, snapshot)]
-    for name in ("upper", "work"):
-        fds.append(os.open(name, os.O_PATH | os.O_DIRECTORY, dir_fd=fds[2]))
-    root = native.overlay_mount([fds[1]], fds[3], fds[4], owner=(100000, 100000))
-    for fd in fds:
-        os.close(fd)
-    out = os.memfd_create("out")
-    try:
-        spec = native.LaunchSpec(
-            root=root,
-            args=["sh", "-c", "stat -c %u /bin/busybox; touch /made; chown 5:6 /made; cat /proc/self/uid_map"],
-            env=["PATH=/bin"],
-            capabilities=DOCKER_CAPABILITIES,
-            uid_map=maps,
-            gid_map=maps,
-            stdio=(0, out, 2),
-        )
-        _, pidfd, _ = native.launch(spec)
-        assert wait(pidfd) == 0
-        assert os.pread(out, 100, 0).split() == [b"0", b"0", b"100000", b"65536"]
-    finally:
-        os.close(root)
-        os.close(out)
-    made = (tmp_path / "snapshot/upper/made").stat()
-    assert (made.st_uid, made.st_gid) == (5, 6)  # as it would be without any namespace
-
-
-def test_maps_that_cannot_be(tree: Path) -> None:
-    with pytest.raises(NativeError, match="uid_map"):
-        run(tree, "true", uid_map=[(0, 0, 10), (5, 100, 10)], gid_map=[(0, 0, 10)])
-    with pytest.raises(NativeError, match="both maps"):
-        run(tree, "true", uid_map=[(0, 0, 10)])
-
-
-ROOTLESS = """
-import os, sys
-from layerfs import native
-os.setgroups([])
-os.setgid(12345)
-os.setuid(12345)
-tree, state = sys.argv[1:3]
-spec = native.LaunchSpec(
-    lowers=[tree], upper=state + "/upper", work=state + "/work", overlay=["userxattr"],
-    args=["sh", "-c", "id -u; rm -r /etc; mkdir /etc; echo x > /made; echo y > /dev/null; cat /proc/self/setgroups"],
-    env=["PATH=/bin"], capabilities=(1 << 41) - 1, uid_map=[(0, 12345, 1)], gid_map=[(0, 12345, 1)], no_network=True,
-    mounts=[native.Mount(type="bind", source=state + "/data", target="/data")],
-)
-pid, pidfd, _ = native.launch(spec)
-info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-sys.exit(info.si_status)
-"""
-
-
-@pytest.fixture
-def public_path() -> Iterator[Path]:
-    """A temporary place that every user may enter."""
-    with tempfile.TemporaryDirectory(prefix="layerfs-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-def test_an_ordinary_user_without_any_privilege(public_path: Path) -> None:
-    tree, state = busybox_root(public_path / "tree"), public_path / "state"
-    for name in ("upper", "work", "data"):
-        (state / name).mkdir(parents=True)
-    for path in (tree, *tree.rglob("*"), state, *state.rglob("*")):
-        os.chown(path, 12345, 12345, follow_symlinks=False)
-    ended = subprocess.run(
-        [sys.executable, "-c", ROOTLESS, str(tree), str(state)],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.split() == ["0", "deny"]
-    assert (state / "upper/made").stat().st_uid == 12345
-    assert os.getxattr(state / "upper/etc", "user.overlay.opaque") == b"y"
-
-
-# Mounts -------------------------------------------------------------------------------------------------
 
 
 def test_tmpfs_with_options(tree: Path) -> None:
@@ -406,9 +103,6 @@ def test_privileged(tree: Path) -> None:
     assert int(words[2]) >= len([p for p in Path("/dev").iterdir() if p.is_block_device()])
 
 
-# Filters ------------------------------------------------------------------------------------------------
-
-
 def test_seccomp_program(tree: Path) -> None:
     program = seccomp_program(DOCKER_CAPABILITIES)
     ended = sh(tree, "cat /proc/self/status; mount -t tmpfs t /tmp; unshare -U true || echo refused", seccomp=program)
@@ -431,9 +125,6 @@ def test_a_filter_that_is_none(tree: Path) -> None:
     for junk in (b"x", bytes(8)):
         with pytest.raises(NativeError, match="seccomp filter"):
             run(tree, "true", seccomp=junk)
-
-
-# Ways out -----------------------------------------------------------------------------------------------
 
 
 def hostile_interpreter(tree: Path, name: str, interpreter: str) -> None:
