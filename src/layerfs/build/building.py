@@ -58,7 +58,14 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
             arguments = global_arguments(file, given, platform)
             plan = make_plan(file, options.target, arguments, options.contexts)
             runner = stack.enter_context(
-                Runner(parts, lease, runtime=options.runtime, add_hosts=options.add_hosts, clamp=clamp)
+                Runner(
+                    parts,
+                    lease,
+                    runtime=options.runtime,
+                    add_hosts=options.add_hosts,
+                    clamp=clamp,
+                    debug_shell=options.debug_shell,
+                )
             )
             session = Session(
                 parts, options, lease, keeper, runner, context=context.tree, file=file, plan=plan, given=given,

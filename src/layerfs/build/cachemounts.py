@@ -5,7 +5,6 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -68,7 +67,7 @@ class CacheMounts:
         raise InUseError(f"cache mount {id}: a thousand of it are in use")
 
     def _make(self, place: Path, seed: Path | None, mode: int, uid: int, gid: int) -> None:
-        fresh = place / f".new-{secrets.token_hex(6)}"
+        fresh = place / f".new-{os.urandom(6).hex()}"
         if seed is not None:
             shutil.copytree(seed, fresh, symlinks=True)
         else:

@@ -5,7 +5,6 @@ trace. Whatever happens, the command's processes end, and its snapshot and mount
 """
 
 import os
-import secrets
 import select
 import signal
 import threading
@@ -26,11 +25,22 @@ from layerfs.errors import BuildError, LayerfsError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.layers import Layer
 from layerfs.leases import Lease
-from layerfs.runtime import Identity, MountSpec, RunSpec, Runtimes, Started, capability_mask, identify, is_alive
-from layerfs.runtime import resolve_user as find_user
+from layerfs.runtime import (
+    Identity,
+    MountSpec,
+    RunSpec,
+    Runtimes,
+    Started,
+    Stdio,
+    attend,
+    capability_mask,
+    identify,
+    is_alive,
+    resolve_user,
+)
 from layerfs.snapshots import SnapshotStore
 
-__all__ = ["HOSTNAME", "Command", "Runner", "sweep_dead_builds"]
+__all__ = ["HOSTNAME", "Command", "Runner", "build_key", "sweep_dead_builds"]
 
 HOSTNAME = "buildkitsandbox"
 _TAIL = 30
@@ -60,18 +70,21 @@ class Runner:
         runtime: str,
         add_hosts: Sequence[tuple[str, str]] = (),
         clamp: int | None = None,
+        debug_shell: bool = False,
     ) -> None:
         self.parts = parts
         self.runtime = runtime
         self._lease = lease
         self._add_hosts = tuple(add_hosts)
         self._clamp = clamp
+        self._debug_shell = debug_shell
         self._support = SupportLayers(parts.layers, parts.database, parts.ingest)
         self._runtimes = Runtimes(parts.run)
         self._stack = ExitStack()
         self._lock = threading.Lock()
         self._running: set[Started] = set()
         self._stopped = False
+        self._mounted_layers = False
         self._files: dict[str, Path] = {}
 
     def __enter__(self) -> "Runner":
@@ -79,6 +92,9 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        if self._mounted_layers:
+            with suppress(LayerfsError):
+                self.parts.snapshots.release_layers()
 
     def stop(self) -> None:
         """Kill what runs, and let nothing begin any more."""
@@ -108,7 +124,10 @@ class Runner:
             self.parts.snapshots.prepare(key, [*stack, *([support] if support is not None else [])])
             undo.callback(self.parts.snapshots.remove, key)
             with self._mounted(key) as root:
-                code, tail = self._execute(key, root, command, output)
+                spec = self._spec(key, root, command)
+                code, tail = self._execute(spec, root, output)
+                if code and self._debug_shell:
+                    self._open_shell(spec, root)
             if code:
                 raise _failure(command, code, tail)
             return freeze_upper(
@@ -122,12 +141,12 @@ class Runner:
             yield root
         finally:
             os.close(root)
-            self.parts.snapshots.release(key)
+            # The next command needs nearly the same layers mounted: they go with the build.
+            self.parts.snapshots.release(key, layers=False)
+            self._mounted_layers = True
 
-    def _execute(
-        self, key: str, root: int, command: Command, output: Callable[[str], None]
-    ) -> tuple[int, Sequence[str]]:
-        user = find_user(root, command.user)
+    def _spec(self, key: str, root: int, command: Command) -> RunSpec:
+        user = resolve_user(root, command.user)
         files = self._etc(command.network)
         taken = {mount.target for mount in command.mounts}
         mounts = [
@@ -135,7 +154,7 @@ class Runner:
             for name, path in FILES.items()
             if path not in taken
         ]
-        spec = RunSpec(
+        return RunSpec(
             id=key,
             args=command.args,
             env=(f"HOME={user.home}", *command.env),
@@ -149,6 +168,8 @@ class Runner:
             privileged=command.insecure,
             die_with_parent=True,
         )
+
+    def _execute(self, spec: RunSpec, root: int, output: Callable[[str], None]) -> tuple[int, Sequence[str]]:
         with ExitStack() as stack:
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, null)
@@ -161,6 +182,16 @@ class Runner:
             stack.callback(self._end, process)
             tail = _Lines(output).move(reading, process)
             return process.wait(), tail
+
+    def _open_shell(self, spec: RunSpec, root: int) -> None:
+        """A shell where the command failed, for the user at the terminal; what is done in it is thrown away."""
+        terminal = os.isatty(0)
+        shell = msgspec.structs.replace(spec, args=("/bin/sh",), tty=terminal, env=(*spec.env, "TERM=xterm"))
+        with ExitStack() as stack:
+            streams = stack.enter_context(Stdio((0, 1, 2), interactive=True, terminal=terminal))
+            process = self._start(shell, root, streams.given)
+            stack.callback(self._end, process)
+            attend(process, streams)
 
     def _start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
         with self._lock:
@@ -249,7 +280,7 @@ def build_key() -> str:
     """A name for something of this process, by which others can tell whether it still lives."""
     me = identify(os.getpid())
     assert me is not None
-    return f"build-{me.pid}-{me.start_time}-{me.boot_id[:8]}-{secrets.token_hex(6)}"
+    return f"build-{me.pid}-{me.start_time}-{me.boot_id[:8]}-{os.urandom(6).hex()}"
 
 
 def _is_dead(key: str) -> bool:
