@@ -185,8 +185,11 @@ class SnapshotStore:
         """Unmount a directory; NativeError (EBUSY) while something in it is open, unless ``lazy``."""
         native.detach(target, lazy=lazy)
 
-    def release(self, key: str) -> None:
-        """Nothing has the snapshot mounted any more; layer mounts that only it needed go."""
+    def release(self, key: str, *, layers: bool = True) -> None:
+        """Nothing has the snapshot mounted any more; layer mounts that only it needed go.
+
+        Without ``layers`` they stay for the next mount, until ``release_layers``.
+        """
         with self._database.transaction():
             row = self.row(key)
             self._database.set_mounted(key, None, None)
