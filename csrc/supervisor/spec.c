@@ -17,10 +17,7 @@
 
 enum kind { TEXT, LIST, FLAG, FD, U32, U64, HEX };
 
-#define FIELD(key, kind, member)                    \
-    {                                               \
-        key, kind, offsetof(struct sv_spec, member) \
-    }
+#define FIELD(key, kind, member) {key, kind, offsetof(struct sv_spec, member)}
 
 static const struct field {
     const char *key;

@@ -3,7 +3,8 @@
  *
  *   start.c    the parent's side: clone, user maps, the child's report
  *   child.c    the new container's first process, from clone to exec; processes that join
- *   root.c     its root: proc, sys, dev, mounts, pivot
+ *   root.c     its root: proc, sys, mounts, pivot
+ *   dev.c      /dev, terminals
  *   mounts.c   mounts of the spec
  *   paths.c    names inside the root
  *   self.c     identity, limits, descriptors, exec
@@ -43,6 +44,14 @@ int sv_mount_on(int mount, int target, const char *name, lfs_error *error);
 
 /* root.c: in the new mount namespace. *tty is the terminal's slave end and *master its other end, or both -1. */
 int sv_root_enter(const sv_spec *spec, const sv_prepared *p, int *master, int *tty, lfs_error *error);
+int sv_root_dir(int dir, const char *name, lfs_error *error); /* a directory in dir, made, and no link */
+int sv_root_fs(int dir, const char *name, const char *type, const char *const *options, unsigned attrs,
+               lfs_error *error); /* a new file system on it; its descriptor */
+int sv_root_clone(int dir, const char *name); /* a detached mount of what is there; "": of dir itself */
+
+/* dev.c */
+int sv_dev_mount(const sv_spec *spec, int root, int *master, int *tty, lfs_error *error);
+int sv_dev_host(const char *name, unsigned major_, unsigned minor_, lfs_error *error); /* the host's; O_PATH */
 int sv_tty_open(const sv_spec *spec, int pts, int *master, int *tty, lfs_error *error); /* returns its number */
 
 /* paths.c: a directory (or file) beneath root, whatever links lead there; made where it is missing. O_PATH fd. */
