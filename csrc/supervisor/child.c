@@ -64,7 +64,6 @@ static int become_root(int go, lfs_error *error)
         return lfs_fail(error, ECANCELED, "wait for the launcher");
     if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
         return lfs_fail(error, errno, "become root of the user namespace");
-    /* Clears the mark that the change of identity has set, by which files of /proc/self would belong to nobody here. */
     return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? lfs_fail(error, errno, "protect the launcher") : 0;
 }
 

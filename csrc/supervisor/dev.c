@@ -132,7 +132,8 @@ static int mount_pts(int dev, lfs_error *error)
     const unsigned attrs = LFS_ATTR_NOSUID | LFS_ATTR_NOEXEC;
     int pts = sv_root_fs(dev, "pts", "devpts", with_group, attrs, error);
 
-    return pts == -EINVAL ? sv_root_fs(dev, "pts", "devpts", without, attrs, error) : pts; /* the group is not mapped */
+    /* The group may not be mapped in a user namespace. */
+    return pts == -EINVAL ? sv_root_fs(dev, "pts", "devpts", without, attrs, error) : pts;
 }
 
 /* What belongs to the ipc namespace: of its own, or the host's. */

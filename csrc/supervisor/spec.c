@@ -318,7 +318,8 @@ static int check(const sv_spec *s, const char *mode, lfs_error *error)
         int from = strcmp(m->type, "bind") == 0 || strcmp(m->type, "device") == 0;
 
         if (m->target == NULL || m->target[0] != '/')
-            return lfs_fail(error, EINVAL, "mount at %.200s (not an absolute path)", m->target ? m->target : "nothing");
+            return lfs_fail(error, EINVAL, "mount at %.200s (not an absolute path)",
+                            m->target ? m->target : "nothing");
         if (m->source != NULL && m->source[0] != '/')
             return lfs_fail(error, EINVAL, "mount %.200s (not an absolute path)", m->source);
         if ((m->source != NULL) + (m->source_fd >= 0) != from)

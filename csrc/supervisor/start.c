@@ -268,7 +268,8 @@ static int different_namespaces(int pid, lfs_error *error)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, all[i].name);
         if (stat(path, &theirs) < 0)
-            return lfs_fail(error, errno == ENOENT ? ESRCH : errno, "join the container: its %s namespace", all[i].name);
+            return lfs_fail(error, errno == ENOENT ? ESRCH : errno, "join the container: its %s namespace",
+                            all[i].name);
         snprintf(path, sizeof path, "/proc/self/ns/%s", all[i].name);
         if (stat(path, &ours) < 0)
             return lfs_fail(error, errno, "join the container: our %s namespace", all[i].name);
