@@ -87,7 +87,7 @@ def test_ps(layerfs, box):
     head, second, first = layerfs.lines("ps", "-a")
     assert head.split()[:3] == ["CONTAINER", "ID", "IMAGE"]
     assert re.fullmatch(rf'{id[:12]}   box       "true" +\S.* ago +Created +second', second)
-    assert re.search(r'   box       "sh -c 'echo a long …"   .* ago   Exited \(3\) .* ago +first$', first)
+    assert re.search(r"""   box       "sh -c 'echo a long …"   .* ago   Exited \(3\) .* ago +first$""", first)
     assert layerfs.lines("ps", "-aq", "--no-trunc")[0] == id
     assert layerfs.lines("ps", "-lq") == [id[:12]]
     assert len(layerfs.lines("ps", "-n", "2", "-q")) == 2
@@ -275,6 +275,7 @@ def test_prune_of_containers_and_of_all(layerfs, box):
         "Images 1 1",
         "Containers 1 0",
         "Local Volumes 0 0",
+        "Build Cache 0 0",
     ]
     layerfs("system", "prune", "-af")
     assert layerfs("ps", "-aq") == layerfs("images", "-q") == ""

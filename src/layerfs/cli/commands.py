@@ -18,6 +18,7 @@ class Entry:
 
 VERBS: dict[str, Entry] = {
     "attach": Entry("attach", "Join this terminal to a container in the background"),
+    "build": Entry("build", "Make an image by a Dockerfile"),
     "cat": Entry("cat", "Print a file of an image"),
     "commit": Entry("commit", "Make an image of a container's changes"),
     "completion": Entry("completion", "Print the completion script of a shell"),
@@ -82,7 +83,9 @@ _CONTAINER: dict[str, Entry] = {
 }
 
 _IMAGE: dict[str, Entry] = {
-    **_as_verbs("diff", "history", "import", "load", "mount", "pull", "push", "save", "tag", "umount", "unmount"),
+    **_as_verbs(
+        "build", "diff", "history", "import", "load", "mount", "pull", "push", "save", "tag", "umount", "unmount"
+    ),
     "inspect": Entry("inspect", "Show all that is known about images", "image"),
     "list": VERBS["images"],
     "ls": VERBS["images"],
@@ -105,11 +108,18 @@ _VOLUME: dict[str, Entry] = {
     "rm": Entry("volume", "Remove volumes", "rm"),
 }
 
+_BUILDER: dict[str, Entry] = {
+    "build": VERBS["build"],
+    "ls": Entry("builder", "List what builds keep for the next ones", "ls"),
+    "prune": Entry("builder", "Remove what builds keep for the next ones", "prune"),
+}
+
 _MANIFEST: dict[str, Entry] = {
     "inspect": Entry("manifest", "Show the manifest that a registry has under a name"),
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "builder": ("Look after what builds keep", _BUILDER),
     "container": ("Work with containers", _CONTAINER),
     "image": ("Work with images", _IMAGE),
     "manifest": ("Look at manifests in registries", _MANIFEST),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
@@ -56,6 +57,8 @@ def run(args: Args, context: Context) -> None:
         reclaimed += _containers(args, context, filters)
     if volumes:
         reclaimed += _volumes(args, context, filters)
+    if context.kind == "system" and not filters["label"] and not filters["label!"]:
+        reclaimed += _cache(args, context, filters)
     if context.kind in ("system", "image"):
         reclaimed += _images(args, context, filters)
     context.out(f"Total {'reclaimable' if args.dry_run else 'reclaimed'} space: {size(reclaimed, 4)}\n")
@@ -65,6 +68,8 @@ def _confirm(context: Context, args: Args, volumes: bool) -> None:
     what = ["all containers that do not run"] if context.kind in ("system", "container") else []
     if volumes:
         what.append("volumes that no container has")
+    if context.kind == "system":
+        what.append("what builds keep and no image has")
     if context.kind in ("system", "image"):
         what.append("all images that no container uses" if args.all else "all images without a name")
         what.append("layers and blobs that nothing needs")
@@ -101,6 +106,15 @@ def _volumes(args: Args, context: Context, filters: Filters) -> int:
         gone = volumes.prune(all_unused=all_unused, keep=keep)
     _listed(args, context, "Volumes", list(gone))
     return sum(gone.values())
+
+
+def _cache(args: Args, context: Context, filters: Filters) -> int:
+    """What builds keep has no labels: with a filter for labels nothing of it matches."""
+    until = filters.until()
+    older_than = time.time() - until if until is not None else None
+    pruned = context.store.build_cache().prune(older_than=older_than, dry_run=args.dry_run)
+    _listed(args, context, "build cache", [entry.id for entry in pruned.entries])
+    return pruned.reclaimed
 
 
 def _images(args: Args, context: Context, filters: Filters) -> int:

@@ -71,6 +71,10 @@ def _totals(context: Context, usage: Usage) -> Iterator[Row]:
     sizes = {each.name: volumes.usage(each.name) for each in volumes.list()}
     loose = sum(taken for name, taken in sizes.items() if name not in used)
     yield _row("Local Volumes", len(sizes), len(used), sum(sizes.values()), loose)
+    # A layer that an image has too is counted there.
+    cache = [entry for entry in context.store.build_cache().list() if not entry.shared]
+    idle = sum(entry.size for entry in cache if not entry.in_use)
+    yield _row("Build Cache", len(cache), sum(entry.in_use for entry in cache), sum(e.size for e in cache), idle)
 
 
 def _row(kind: str, total: int, active: int, taken: int, reclaimable: int) -> Row:
