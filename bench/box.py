@@ -98,9 +98,12 @@ def _remove_cgroups(name: str) -> None:
 
 
 def prepare_inside() -> None:
-    """Give the box a ``/run`` and shared memory of its own: peers keep state there whatever they are told."""
+    """Give the box a ``/run`` and shared memory of its own: peers keep state there whatever they are told. Settings of
+    Python that a developer may have, as not to write byte code or not to buffer, are not passed on."""
     for place in ("/run", "/dev/shm"):
         subprocess.run(["mount", "-t", "tmpfs", "bench", place], check=True)
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[name]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
