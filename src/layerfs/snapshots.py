@@ -11,7 +11,6 @@ nothing.
 
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -112,7 +111,7 @@ class SnapshotStore:
 
     def remove(self, key: str) -> None:
         """Remove a snapshot and all that was changed in it; InUseError while it is mounted."""
-        trash = self.root / f".removed-{secrets.token_hex(8)}"
+        trash = self.root / f".removed-{os.urandom(8).hex()}"
         with system_errors(f"remove snapshot {key}"):
             with self._database.transaction():
                 self._refuse_mounted(self.row(key), "remove")
@@ -130,7 +129,7 @@ class SnapshotStore:
                 litter = [path for path in self.root.iterdir() if path.name not in known]
                 for path in litter:
                     if not path.name.startswith(".removed-"):
-                        os.rename(path, self.root / f".removed-{secrets.token_hex(8)}")
+                        os.rename(path, self.root / f".removed-{os.urandom(8).hex()}")
             for path in self.root.glob(".removed-*"):
                 with suppress(FileNotFoundError):
                     remove_tree(path)
@@ -139,9 +138,12 @@ class SnapshotStore:
 
     # ---- mounts ----
 
-    def mount(self, key: str, *, volatile: bool = False, readonly: bool = False) -> int:
+    def mount(
+        self, key: str, *, volatile: bool = False, readonly: bool = False, id_map: tuple[int, int] | None = None
+    ) -> int:
         """Mount a snapshot, detached: a descriptor, and when the caller closes it unattached nothing is left.
 
+        ``id_map``: owner 0 is seen as this number, and so on for so many; what is stored keeps its own.
         ``volatile``: no sync, ever, for a snapshot that will be thrown away. InUseError while it is mounted already,
         that is until ``release``. IntegrityError when the machine stopped while it was mounted ``volatile``.
         """
@@ -149,18 +151,26 @@ class SnapshotStore:
         try:
             self._reset_work(key)
             with system_errors(f"mount snapshot {key}"), ExitStack() as stack:
-                upper = _open(self.upper(key), stack)
+                place = _open(self.root / key, stack)
+                userns = _userns(id_map, stack) if id_map is not None else None
+                if userns is not None:
+                    place = _mapped(native.bind_mount(place, "", recursive=False), userns, stack, consume=True)
+                upper, work = (_open_in(place, name, stack) for name in ("upper", "work"))
                 if not row.diff_ids:
                     return native.bind_mount(upper, "", recursive=False, readonly=readonly)
                 if volatile:
                     write_atomic(self.root / key / "volatile", boot_id().encode(), durable=False)
+                lowers = _lowers(self._layers, row.diff_ids, stack)
+                if userns is not None:
+                    lowers = [_mapped(fd, userns, stack) for fd in lowers]
                 return native.overlay_mount(
-                    _lowers(self._layers, row.diff_ids, stack),
+                    lowers,
                     upper,
-                    _open(self.root / key / "work", stack),
+                    work,
                     volatile=volatile,
                     userxattr=self._layers.userxattr,
                     readonly=readonly,
+                    owner=(id_map[0], id_map[0]) if id_map is not None else None,
                 )
         except BaseException:
             self._database.set_mounted(key, None, None)
@@ -193,7 +203,8 @@ class SnapshotStore:
         with self._database.transaction():
             row = self.row(key)
             self._database.set_mounted(key, None, None)
-        self._layers.release(sorted(set(row.diff_ids) - self._needed()))
+        if layers:
+            self._layers.release(sorted(set(row.diff_ids) - self._needed()))
 
     def release_layers(self) -> None:
         """Unmount all layers that no mounted snapshot needs, as after a view was unmounted. What is mounted above a
@@ -240,6 +251,30 @@ class SnapshotStore:
 
 def _open(path: Path, stack: ExitStack) -> int:
     fd = os.open(path, _PATH)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _open_in(directory: int, name: str, stack: ExitStack) -> int:
+    fd = os.open(name, _PATH, dir_fd=directory)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _userns(id_map: tuple[int, int], stack: ExitStack) -> int:
+    maps = ((0, *id_map),)
+    fd = native.userns_open(maps, maps)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _mapped(mount: int, userns: int, stack: ExitStack, *, consume: bool = False) -> int:
+    """A copy of a mount through which owners are seen by the maps of a user namespace."""
+    try:
+        fd = native.idmap_mount(mount, userns)
+    finally:
+        if consume:
+            os.close(mount)
     stack.callback(os.close, fd)
     return fd
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ def rootfs(
 ) -> Iterator[Path]:
     """An image's tree, mounted at ``target`` (None: a place of its own); what is changed in it goes at the end."""
     found = parts.images.get(image, platform)
-    key = f"rootfs-{secrets.token_hex(8)}"
+    key = f"rootfs-{os.urandom(8).hex()}"
     with ExitStack() as stack, system_errors(f"mount image {image}"):
         place = target
         if place is None:

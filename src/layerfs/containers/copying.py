@@ -14,9 +14,7 @@ from layerfs.containers.actions import current, root_directory
 from layerfs.containers.merged import merged
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
-from layerfs.containers.tarin import tar_in
-from layerfs.containers.tarout import tar_out
-from layerfs.errors import InvalidInputError, NotFoundError, system_errors
+from layerfs.errors import InvalidInputError, NotFoundError, UnsupportedError, system_errors
 from layerfs.runtime import Place
 
 __all__ = ["PathStat", "copy_in", "copy_out", "get_archive", "put_archive", "stat_path"]
@@ -40,6 +38,11 @@ def _tree(parts: Parts, config: Config, path: bytes, *, write: bool) -> Iterator
     """A descriptor of a root, and the path in it: the running container's own, else its snapshot or a volume."""
     state = current(parts, config.id)
     with ExitStack() as stack:
+        if state.process is not None and write and config.id_map is not None:
+            raise UnsupportedError(
+                f"copy into container {config.id[:12]}: not offered while it runs in a user namespace",
+                hint="stop it first",
+            )
         if state.process is not None:
             root = root_directory(state.process)
             stack.callback(os.close, root)
@@ -125,7 +128,10 @@ def get_archive(
             shown = os.fsencode(name if name is not None else _base(path).strip("/") or ".")
             if place.fd is not None and path.endswith("/") and not stat.S_ISDIR(os.fstat(place.fd).st_mode):
                 raise InvalidInputError(f"{_what(config, path)}: not a directory")
-            yield from tar_out(place.parent, place.name, shown)
+            live = config.id_map is not None and current(parts, config.id).process is not None
+            from layerfs.containers.tarout import tar_out  # tarfile: most verbs copy nothing
+
+            yield from tar_out(place.parent, place.name, shown, config.id_map[0] if config.id_map and live else 0)
 
 
 def put_archive(
@@ -142,6 +148,8 @@ def put_archive(
             if place.fd is None or not stat.S_ISDIR(os.fstat(place.fd).st_mode):
                 raise InvalidInputError(f"{_what(config, path)}: not a directory")
             directory = place.path
+        from layerfs.containers.tarin import tar_in  # tarfile: most verbs copy nothing
+
         tar_in(stream, root, directory, keep_owner=keep_owner, owner=(0, 0))
 
 
@@ -165,6 +173,8 @@ def copy_in(
         is_dir = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
         base = _base(os.path.abspath(source)).strip("/") or "."
         directory, shown = _target(_kind_inside(parts, config, path), path, base, is_dir, content, what)
+        from layerfs.containers.tarout import tar_out  # as above
+
         stream = _Stream(tar_out(parent, os.fsencode(name), os.fsencode(shown)))
         put_archive(parts, config, directory, io.BufferedReader(stream, 1 << 20), keep_owner=keep_owner)
 
@@ -188,6 +198,8 @@ def copy_out(
         try:
             stream = io.BufferedReader(_Stream(get_archive(parts, config, path, name=shown)), 1 << 20)
             owner = (os.geteuid(), os.getegid())
+            from layerfs.containers.tarin import tar_in  # as above
+
             tar_in(stream, fd, b"/", keep_owner=keep_owner, owner=owner, devices=False)
         finally:
             os.close(fd)

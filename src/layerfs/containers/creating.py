@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,8 @@ from layerfs.runtime import capability_mask
 
 __all__ = ["create_container", "open_lock"]
 
+_IDS = 1 << 16
+_FIRST_ID, _LAST_ID = 1 << 30, (1 << 31) - (1 << 16)  # above what distributions give to users
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
 
 
@@ -38,7 +39,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
     """
     _check(options)
     image = parts.images.get(options.image, Platform.parse(options.platform) if options.platform else None)
-    id = secrets.token_hex(32)
+    id = os.urandom(32).hex()
     section = merged_section((json.loads(image.config_bytes).get("config") or {}), options)
     args = command_of(section)
     hostname = options.hostname or (_host_name() if options.network == "host" else id[:12])
@@ -66,6 +67,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
             hostname=hostname,
             runtime=_runtime(parts, options, section),
             layers=tuple(map(str, image.diff_ids)),
+            id_map=_id_map(parts) if options.userns == "auto" else None,
             support=str(support) if support is not None else None,
             mounts=tuple(mounts),
         )
@@ -88,6 +90,15 @@ def _runtime(parts: Parts, options: CreateOptions, section: Mapping[str, Any]) -
 def open_lock(parts: Parts, id: str) -> Lock:
     """Take a container's lock; InUseError while somebody else runs or changes it."""
     return parts.lock(id).acquire()
+
+
+def _id_map(parts: Parts) -> tuple[int, int]:
+    """Numbers that no other container has."""
+    taken = set()
+    for row in parts.database.containers():
+        with suppress(NotFoundError):
+            taken.add(parts.config(row.id).id_map)
+    return next((base, _IDS) for base in range(_FIRST_ID, _LAST_ID, _IDS) if (base, _IDS) not in taken)
 
 
 def _host_name() -> str:

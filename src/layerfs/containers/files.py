@@ -1,6 +1,5 @@
 """The files that a container finds in /etc and that are not its image's: hosts, hostname, resolv.conf."""
 
-import ipaddress
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +23,10 @@ ff02::2\tip6-allrouters
 
 def check_addresses(options: CreateOptions) -> None:
     """InvalidInputError for an address in ``--dns`` or ``--add-host`` that is none."""
+    if not (options.dns or options.add_hosts or options.dns_search or options.dns_options):
+        return
+    import ipaddress  # few containers ask for it
+
     for address in (*options.dns, *(address for _, address in options.add_hosts)):
         try:
             ipaddress.ip_address(address)

@@ -46,7 +46,7 @@ def start_supervised(parts: Parts, config: Config) -> None:
     try:
         with ExitStack() as stack:
             undo = stack.enter_context(ExitStack())
-            root = parts.snapshots.mount(config.id, volatile=state.auto_remove)
+            root = parts.snapshots.mount(config.id, volatile=state.auto_remove, id_map=config.id_map)
             undo.callback(parts.snapshots.release, config.id)
             stack.callback(os.close, root)
             spec = run_spec(config, root, directory)

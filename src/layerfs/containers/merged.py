@@ -25,7 +25,7 @@ def merged(parts: Parts, config: Config) -> Iterator[int]:
         upper = os.open(parts.snapshots.upper(config.id), _DIRECTORY)
         stack.callback(os.close, upper)
         lowers = [upper]
-        for diff_id in reversed(config.diff_ids):
+        for diff_id in dict.fromkeys(reversed(config.diff_ids)):  # overlayfs refuses the same one twice
             lowers.append(parts.layers.mount(diff_id))
             stack.callback(os.close, lowers[-1])
         if len(lowers) == 1:

@@ -1,8 +1,8 @@
 """Names of containers: what may be one, and one for those that got none."""
 
+import os
 import re
-import secrets
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from layerfs.errors import InvalidInputError
 
@@ -40,10 +40,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def _pick(words: Sequence[str]) -> str:
+    return words[int.from_bytes(os.urandom(4)) % len(words)]
+
+
+def _any(words: Sequence[str]) -> str:
+    return words[int.from_bytes(os.urandom(4), "little") % len(words)]
+
+
 def generate_name(taken: Container[str]) -> str:
     """Two words, as quiet_heron; with a number behind where that is taken."""
     for _ in range(10):
-        name = f"{secrets.choice(_FIRST)}_{secrets.choice(_SECOND)}"
+        name = f"{_pick(_FIRST)}_{_pick(_SECOND)}"
         if name not in taken:
             return name
-    return f"{name}_{secrets.token_hex(4)}"
+    return f"{name}_{os.urandom(4).hex()}"

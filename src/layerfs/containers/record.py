@@ -29,6 +29,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``section`` is the run configuration in the form of an image's ``config``, the image's and the options merged;
     ``layers`` are the image's, base first; ``support`` is a layer above them with the mount points that it lacks.
+    ``id_map``: a user namespace of its own, the host's number of its root and how many there are.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: tuple[str, ...]
     support: str | None = None
     variant: str | None = None
+    id_map: tuple[int, int] | None = None
     mounts: tuple[MountUse, ...] = ()
 
     @property

@@ -13,7 +13,7 @@ from layerfs.containers.logs import LogWriter
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.starting import run_spec
-from layerfs.errors import InUseError, LayerfsError, NativeError, NotFoundError, system_errors
+from layerfs.errors import IntegrityError, InUseError, LayerfsError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
 from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
@@ -33,7 +33,7 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
     _release_stale(parts, config.id)
     try:
         with ExitStack() as stack:
-            root = parts.snapshots.mount(config.id, volatile=state.auto_remove)
+            root = parts.snapshots.mount(config.id, volatile=state.auto_remove, id_map=config.id_map)
             stack.callback(parts.snapshots.release, config.id)
             stack.callback(os.close, root)
             spec = run_spec(config, root, parts.directory(config.id))
@@ -148,7 +148,7 @@ def clean_up(parts: Parts, id: str) -> None:
 def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
     """Remove a container whose lock is held, with its anonymous volumes; the row goes first."""
     anonymous: list[str] = []
-    with suppress(NotFoundError):
+    with suppress(IntegrityError, NotFoundError):  # half written, where its maker was killed
         anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
     with parts.database.transaction():
         parts.database.remove_container(id)

@@ -60,6 +60,7 @@ def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
         cgroup_parent=options.cgroup_parent,
         seccomp=filtered(options),
         counted=not options.auto_remove,
+        id_map=config.id_map,
     )
 
 
@@ -67,7 +68,7 @@ def _mounts(config: Config, directory: Path) -> list[MountSpec]:
     mounts = [_mount(use) for use in config.mounts]
     targets = {mount.target for mount in mounts}
     mounts += [
-        MountSpec(type="bind", source=str(directory / name), target=path, is_dir=False)
+        MountSpec(type="bind", source=str(directory / name), target=path, is_dir=False, mapped=True)
         for name, path in FILES.items()
         if path not in targets
     ]
@@ -87,6 +88,7 @@ def _mount(use: MountUse) -> MountSpec:
         size=option.size,
         mode=option.mode,
         exec=option.exec,
+        mapped=bool(use.volume),
     )
 
 
@@ -134,8 +136,10 @@ def filtered(options: CreateOptions) -> bool:
 
 def refuse_unsupported(options: CreateOptions) -> None:
     """UnsupportedError, by name, for an option that no launcher here offers."""
-    if options.userns != "host":
-        raise UnsupportedError(f"option --userns {options.userns}: not offered")
+    if options.userns not in ("host", "auto"):
+        raise UnsupportedError(f"option --userns {options.userns}: not offered", hint="offered are host and auto")
+    if options.userns == "auto" and (options.privileged or options.pid == "host"):
+        raise InvalidInputError("option --userns auto: it cannot go with --privileged or --pid host")
     for word in options.security_opt:
         name, _, value = word.replace(":", "=", 1).partition("=")
         known = (name, value) in _SECURITY_OPTIONS or (

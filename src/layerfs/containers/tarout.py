@@ -13,15 +13,19 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEPTH = 2048
 
 
-def tar_out(parent: int, name: bytes, shown: bytes) -> Iterator[bytes]:
-    """``name`` in the directory ``parent``, and all below it, as entries that begin with ``shown``. OSError."""
-    writer = _Writer()
+def tar_out(parent: int, name: bytes, shown: bytes, first_id: int = 0) -> Iterator[bytes]:
+    """``name`` in the directory ``parent``, and all below it, as entries that begin with ``shown``. OSError.
+
+    ``first_id`` is the number by which the host sees the tree's root user.
+    """
+    writer = _Writer(first_id)
     yield from writer.entry(parent, name, shown, 0)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, first_id: int) -> None:
+        self._first_id = first_id
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entry(self, parent: int, name: bytes, shown: bytes, depth: int) -> Iterator[bytes]:
@@ -29,7 +33,7 @@ class _Writer:
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
             return
-        info = _info(status, shown)
+        info = _info(status, shown, self._first_id)
         if kind == stat.S_IFLNK:
             info.type, info.linkname = tarfile.SYMTYPE, _text(os.readlink(name, dir_fd=parent))
             yield _header(info)
@@ -92,10 +96,10 @@ def _content(fd: int, size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def _info(status: os.stat_result, shown: bytes) -> tarfile.TarInfo:
+def _info(status: os.stat_result, shown: bytes, first_id: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(_text(shown))
     info.mode = stat.S_IMODE(status.st_mode)
-    info.uid, info.gid = status.st_uid, status.st_gid
+    info.uid, info.gid = (max(0, number - first_id) for number in (status.st_uid, status.st_gid))
     seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
     info.mtime = seconds
     if nanoseconds:

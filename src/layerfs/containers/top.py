@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,6 +29,8 @@ def processes(pids: Sequence[int], ps_args: Sequence[str] = ()) -> Processes:
         rows = [row for pid in pids if (row := _row(pid)) is not None]
         return Processes(_TITLES, tuple(rows))
     try:
+        import subprocess  # nobody else who lists containers needs it
+
         done = subprocess.run(["ps", *ps_args], capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
         raise UnsupportedError("top: the host has no ps; leave its arguments out") from None

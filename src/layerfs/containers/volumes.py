@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -57,7 +56,7 @@ class VolumeStore:
         self, name: str | None = None, *, labels: Mapping[str, str] | None = None, anonymous: bool = False
     ) -> Volume:
         """A volume by this name, the one that is there where there is one; without a name a new one."""
-        name = name or secrets.token_hex(32)
+        name = name or os.urandom(32).hex()
         if _NAME.fullmatch(name) is None:
             raise InvalidInputError(
                 f"volume name {name!r}: not a name", hint="wanted are letters, digits, '_', '.' and '-', two or more"
@@ -106,7 +105,7 @@ class VolumeStore:
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume and its data; InUseError while a container has it. ``force``: it need not be there."""
-        trash = self.root / f".removed-{secrets.token_hex(8)}"
+        trash = self.root / f".removed-{os.urandom(8).hex()}"
         with system_errors(f"remove volume {name}"):
             with self._database.transaction():
                 if self._database.record(_KIND, name) is None:

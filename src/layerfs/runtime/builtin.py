@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import msgspec
+
 from layerfs import native
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime.cgroups import Cgroup
@@ -16,6 +18,8 @@ from layerfs.runtime.seccomp import seccomp_program
 from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, Supervision, command_failure
 
 __all__ = ["BuiltinRuntime"]
+
+_AT_FDCWD = -100
 
 
 class BuiltinRuntime:
@@ -30,7 +34,7 @@ class BuiltinRuntime:
         with ExitStack() as stack:
             stack.callback(cgroup.remove)
             with cgroup.create(spec.limits, counted=spec.counted) as groups, _commands(spec.args[0]):
-                fields = launch_fields(spec)
+                fields = launch_fields(spec, stack)
                 started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
             stack.pop_all()
             return _Child(*started, cgroup)
@@ -41,7 +45,8 @@ class BuiltinRuntime:
         cgroup = Cgroup(spec.id, spec.cgroup_parent)
         with ExitStack() as undo, cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
             undo.callback(cgroup.remove)
-            supervise(spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec)})
+            with ExitStack() as stack:
+                supervise(spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec, stack)})
             undo.pop_all()
 
     def first_process(self, id: str, pid: int) -> int:
@@ -101,9 +106,17 @@ def supervise(name: str, supervision: Supervision, fields: dict[str, Any]) -> No
         native.supervise(native.SupervisorSpec(**keys, **fields))
 
 
-def launch_fields(spec: RunSpec) -> dict[str, Any]:
-    """The fields of a ``native.LaunchSpec`` but root, streams and control groups."""
+def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
+    """The fields of a ``native.LaunchSpec`` but root, streams and control groups. ``stack`` closes what they need."""
+    maps = ((0, *spec.id_map),) if spec.id_map is not None else ()
+    mounts = spec.mounts
+    if maps and os.geteuid() == 0:
+        userns = native.userns_open(maps, maps)
+        stack.callback(os.close, userns)
+        mounts = tuple(_mapped(mount, userns, stack) for mount in mounts)
     return {
+        "uid_map": maps,
+        "gid_map": maps,
         "args": spec.args,
         "env": spec.env,
         "cwd": spec.cwd,
@@ -127,8 +140,21 @@ def launch_fields(spec: RunSpec) -> dict[str, Any]:
         "rlimits": [
             (getattr(resource, f"RLIMIT_{name.upper()}"), soft, hard) for name, soft, hard in spec.limits.ulimits
         ],
-        "mounts": [*map(_mount, spec.mounts), *_extra_mounts(spec)],
+        "mounts": [*map(_mount, mounts), *_extra_mounts(spec)],
     }
+
+
+def _mapped(mount: MountSpec, userns: int, stack: ExitStack) -> MountSpec:
+    """The mount by a descriptor through which its owners are seen by the maps of ``userns``."""
+    if not mount.mapped or isinstance(mount.source, int):
+        return mount
+    plain = native.bind_mount(_AT_FDCWD, mount.source, recursive=False)
+    try:
+        fd = native.idmap_mount(plain, userns)
+    finally:
+        os.close(plain)
+    stack.callback(os.close, fd)
+    return msgspec.structs.replace(mount, source=fd)
 
 
 def _mount(mount: MountSpec) -> native.Mount:

@@ -7,7 +7,6 @@ this boot in ``RUN/runtimes.json``.
 import json
 import os
 import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,6 +94,8 @@ def _try(runtime: StandardRuntime, run: Path) -> str | None:
         id=f"probe-{os.getpid()}-{runtime.name}", args=(runtime.program, "--version"), env=(), cwd="/", user=User(),
         hostname="probe", capabilities=0, readonly=True, network="none",
     )  # fmt: skip
+    import subprocess  # a choice that is kept needs it not
+
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         root = native.bind_mount(-100, "/", recursive=False, readonly=True)

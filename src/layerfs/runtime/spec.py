@@ -27,6 +27,8 @@ class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
     mode: int | None = None
     exec: bool = False
+    mapped: bool = False
+    """Its owners are seen by the maps of the container's user namespace."""
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
@@ -81,6 +83,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: bool = True
     counted: bool = True
     """Whether the host's groups count what it uses; else those groups are left out that limit nothing."""
+    id_map: tuple[int, int] | None = None
+    """A user namespace: the host's number of its root, and how many numbers it has."""
     die_with_parent: bool = False
     """It is killed when the thread that started it ends; by the built-in launcher alone."""
 
@@ -160,7 +164,6 @@ class Runtime(Protocol):
         Raises what ``command_failure`` makes where the command cannot be executed, NativeError for all else.
         """
         ...
-
 
     def supervise(self, spec: RunSpec, root: int, supervision: Supervision) -> None:
         """Start the command under a supervisor that outlives this process; raises as ``start``."""

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -48,6 +46,8 @@ class StandardRuntime:
         bundle = self.bundle(spec.id)
         if spec.init:
             raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
+        if spec.id_map is not None:
+            raise UnsupportedError(f"option --userns: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)
@@ -119,7 +119,7 @@ class StandardRuntime:
         """See ``Runtime.execute``."""
         with _root_of(spec.pid) as root:
             check_command(spec, root)
-        place = self.bundle(spec.id) / f"exec-{secrets.token_hex(6)}"
+        place = self.bundle(spec.id) / f"exec-{os.urandom(6).hex()}"
         try:
             place.mkdir(mode=0o700)
             (place / "process.json").write_text(json.dumps(oci_process(spec)))
@@ -151,6 +151,8 @@ class StandardRuntime:
     def forget(self, id: str) -> None:
         """Let the program remove what it may still know of a container; no error when that is nothing."""
         if (self.state_directory() / id).exists():
+            import subprocess  # listing containers needs it not
+
             subprocess.run(
                 self.command("delete", "--force", id),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
@@ -190,6 +192,8 @@ class _RuntimeChild:
         self._pid_file = place / "pid"
         self._log = place / "log"
         self.pid = 0
+        import subprocess  # listing containers needs it not
+
         try:
             self._process = subprocess.Popen(
                 [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id],

@@ -1,0 +1,100 @@
+"""Containers in user namespaces of their own: no owner is changed on disk, ever."""
+
+import io
+import os
+import tarfile
+
+import pytest
+from boxes import add_box, needs_busybox, options, run
+
+from layerfs import Store
+from layerfs.errors import InvalidInputError, UnsupportedError
+
+pytestmark = [pytest.mark.root, needs_busybox]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
+        add_box(store, root)
+        yield store
+        assert store.containers.list() == []
+        store.snapshots.release_layers()
+
+
+def sh(store, script, **flags):
+    return run(store, "sh", "-c", script, runtime="builtin", userns="auto", **flags)
+
+
+def test_owners(store):
+    script = "cat /proc/self/uid_map; id -u; stat -c '%u %g' /etc/passwd /data /data/seed /etc/hosts; touch /new; chown 7:8 /new; stat -c '%u %g' /new"
+    ran = sh(store, script)
+    lines = ran.out.splitlines()
+    inside, outside, count = map(int, lines[0].split())
+    assert (inside, count) == (0, 65536)
+    assert outside >= 1 << 30
+    assert lines[1:] == ["0", "0 0", "1000 29", "1000 0", "0 0", "7 8"]
+    upper = store.snapshots.upper(ran.container.id)
+    assert ((upper / "new").stat().st_uid, (upper / "new").stat().st_gid) == (7, 8)
+    image = ran.container.commit().image
+    with store.layers.view(image.diff_ids) as view:
+        entry = view.stat(b"/new")
+        assert (entry.uid, entry.gid) == (7, 8)
+    ran.container.remove()
+
+
+def test_two_have_different_numbers(store):
+    first, second = (store.containers.create(options("true", userns="auto", runtime="builtin")) for _ in range(2))
+    assert first.config.id_map != second.config.id_map
+    first.remove()
+    second.remove()
+
+
+def test_it_is_nobody_on_the_host(store, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "dir").mkdir()
+    ran = sh(
+        store, "cat /host/secret; touch /host/dir/x; mount -t proc p /tmp; id -u", volume=[f"{tmp_path}:/host"], rm=True
+    )
+    assert ran.out == "0\n"
+    assert ran.err.count("denied") >= 2
+    assert list((tmp_path / "dir").iterdir()) == []
+
+
+def test_volumes_keep_their_owners(store):
+    script = "stat -c '%u %g' /data/seed; touch /data/mine; chown 5 /data/mine"
+    assert sh(store, script, volume=["vol:/data"], rm=True).out == "1000 0\n"
+    mountpoint = store.containers.volumes.get("vol").mountpoint
+    assert (mountpoint / "mine").stat().st_uid == 5
+    assert (mountpoint / "seed").stat().st_uid == 1000
+    store.containers.volumes.remove("vol")
+
+
+def test_a_life(store, tmp_path):
+    chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime="builtin")
+    container = store.containers.start(chosen)
+    base = container.config.id_map[0]
+    assert os.stat(f"/proc/{container.pid}").st_uid == base
+    pipe = os.pipe()
+    assert container.exec(["id", "-u"], user="bob", stdio=(0, pipe[1], pipe[1])) == 0
+    assert os.read(pipe[0], 100) == b"1000\n"
+    os.close(pipe[0])
+    os.close(pipe[1])
+    with tarfile.open(fileobj=io.BytesIO(b"".join(container.get_archive("/data/seed")))) as archive:
+        assert archive.next().uid == 1000
+    (tmp_path / "f").touch()
+    with pytest.raises(UnsupportedError, match="user namespace"):
+        container.copy_in(str(tmp_path / "f"), "/tmp")
+    container.restart(0)
+    container.stop(0)
+    container.copy_in(str(tmp_path / "f"), "/tmp")
+    container.remove()
+
+
+def test_what_it_cannot_go_with(store):
+    with pytest.raises(InvalidInputError, match="--privileged"):
+        store.containers.create(options("true", userns="auto", privileged=True))
+    with pytest.raises(UnsupportedError, match="keep-id"):
+        store.containers.create(options("true", userns="keep-id"))
