@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -294,4 +295,5 @@ def test_nothing_runs_on_when_containers_are_removed(layerfs, sleeper):
     assert os.path.exists(f"/proc/{pid}")
     layerfs("rm", "-f", "sleeper")
     until(lambda: not os.path.exists(f"/proc/{pid}"))
-    assert not [line for line in open("/proc/self/mountinfo") if str(layerfs.place) in line and "overlay" in line]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    assert not [line for line in mounts if str(layerfs.place) in line and " overlay " in line]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
+from layerfs.cli.lean import import_msgspec
 from layerfs.errors import InvalidInputError, LayerfsError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Context:
     def store(self) -> Store:
         """The store, opened at first use and closed when the command ends."""
         if self._store is None:
+            import_msgspec()
             from layerfs.store import Store  # verbs without a store start faster
 
             self._store = Store.open(self.root, self.run, layer_format=self.layer_format)

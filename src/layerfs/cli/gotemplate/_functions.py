@@ -187,8 +187,8 @@ def _equal(first: Any, *others: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    value = value.plain() if isinstance(value, Fields) else value
     try:
+        value = value.plain() if isinstance(value, Fields) else value
         return _bounded(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError):
         raise ValueProblem("the value has no form in JSON") from None
