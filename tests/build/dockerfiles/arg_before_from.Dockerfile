@@ -1,0 +1,5 @@
+ARG A=1 B
+ARG C="x y"
+FROM alpine:$A
+ARG A
+RUN echo $A

@@ -1,0 +1,5 @@
+# a comment
+FROM scratch
+# another = with equals
+   # indented comment
+ENV a=b # not a comment

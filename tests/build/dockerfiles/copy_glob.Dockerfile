@@ -1,0 +1,2 @@
+FROM alpine
+COPY hom?.txt [a-c]*.md dir/**/x /x/

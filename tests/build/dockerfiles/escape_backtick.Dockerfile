@@ -1,0 +1,5 @@
+# escape=`
+FROM windows
+COPY testfile.txt c:\
+RUN dir c:\ `
+  /b

@@ -1,0 +1,1 @@
+FROM --paltform=linux/amd64 alpine

@@ -1,0 +1,1 @@
+FROM alpine AS Build-1.x_y

@@ -1,0 +1,7 @@
+FROM alpine
+RUN <<EOF
+FROM scratch
+RUN fail \
+# comment
+EOF
+ENV after=1

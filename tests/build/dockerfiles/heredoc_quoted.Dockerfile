@@ -1,0 +1,7 @@
+FROM alpine
+COPY <<"EOF" /a
+$HOME stays
+EOF
+COPY <<'EOF' /b
+$HOME stays
+EOF

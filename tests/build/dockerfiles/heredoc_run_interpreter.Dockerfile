@@ -1,0 +1,5 @@
+FROM python
+RUN <<EOF python3
+import sys
+print(sys.version)
+EOF

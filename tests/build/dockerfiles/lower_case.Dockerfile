@@ -1,0 +1,3 @@
+from scratch
+copy a b
+env a=b

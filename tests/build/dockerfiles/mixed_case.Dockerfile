@@ -1,0 +1,3 @@
+From scratch As Base
+Env a=b
+fRoM base

@@ -1,0 +1,2 @@
+FROM alpine
+RUN ["/bin/echo", "a b", "c\"d", "\u00e9"]

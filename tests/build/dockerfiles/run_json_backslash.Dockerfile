@@ -1,0 +1,2 @@
+FROM windows
+RUN ["c:\\windows\\system32\\tasklist.exe"]

@@ -1,0 +1,2 @@
+FROM alpine
+RUN echo "it's" 'a "b"' \"

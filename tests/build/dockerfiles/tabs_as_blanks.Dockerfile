@@ -1,0 +1,3 @@
+FROM	alpine	AS	x
+ENV	a=b
+COPY	a	b

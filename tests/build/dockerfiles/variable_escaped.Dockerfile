@@ -1,0 +1,2 @@
+FROM alpine
+ENV a=\$HOME b='$HOME' c=\\$HOME

@@ -1,0 +1,3 @@
+FROM alpine
+VOLUME /a "/b c"
+VOLUME ["/d", "/e f"]
