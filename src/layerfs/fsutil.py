@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ def sync_dir(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Replace a file whole: readers see the old content or the new, also after a crash when ``durable``."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
@@ -111,7 +110,7 @@ class Ingest:
     def _locked_directory(self, prefix: str) -> tuple[Path, int]:
         """A new directory and its lock. Between making and locking it, a sweep may take it for litter: then another."""
         while True:
-            path = self.root / f"{prefix}-{secrets.token_hex(8)}"
+            path = self.root / f"{prefix}-{os.urandom(8).hex()}"
             try:
                 os.mkdir(path, 0o700)
             except OSError as exc:

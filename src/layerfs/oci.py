@@ -23,6 +23,8 @@ __all__ = [
     "DOCKER_MANIFEST",
     "EMPTY_DESCRIPTOR",
     "MANIFEST_LIMIT",
+    "MAX_LAYER_BYTES",
+    "MAX_LAYER_ENTRIES",
     "MEDIA_CONFIG",
     "MEDIA_EMPTY",
     "MEDIA_INDEX",
@@ -55,6 +57,10 @@ MANIFEST_LIMIT = 4 << 20
 """Most bytes of a manifest or index; what distribution-spec obliges registries to take."""
 CONFIG_LIMIT = 16 << 20
 """Most bytes of an image configuration."""
+MAX_LAYER_BYTES = 1 << 40
+"""Most bytes of a layer's tar, unless told otherwise."""
+MAX_LAYER_ENTRIES = 20_000_000
+"""Most members of a layer's tar, unless told otherwise."""
 _LAYERS_LIMIT = 10_000
 
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

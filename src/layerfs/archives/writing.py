@@ -6,7 +6,6 @@ images give the same bytes.
 """
 
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -250,7 +249,7 @@ class OciLayoutSink:
 @contextmanager
 def _new_file(target: Path) -> Iterator[BinaryIO]:
     """A file that has its name once the ``with`` has ended well, durable."""
-    temporary = target.with_name(f".layerfs-{secrets.token_hex(8)}")
+    temporary = target.with_name(f".layerfs-{os.urandom(8).hex()}")
     try:
         target.parent.mkdir(exist_ok=True)
         file = open(temporary, "xb", buffering=0)
@@ -313,7 +312,7 @@ def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
         return
     path = Path(target)
     special = path.exists() and not path.is_file()
-    written = path if special else path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    written = path if special else path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
         file = open(written, "wb" if special else "xb", buffering=0)
     except OSError as exc:

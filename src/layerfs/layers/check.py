@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -43,6 +42,8 @@ def check_tree(layer: OpenLayer, reader: TarReader, tree: LayerTree, work: Path)
     not every file system holds all of them; attributes are, where it held all; owners and devices, where it may.
     """
     header = layer.header
+    import tempfile  # it brings much that only a check needs
+
     with tempfile.TemporaryFile(dir=work if os.access(work, os.W_OK) else None) as file:
         with Unpacker(file.fileno(), userxattr=header.userxattr) as unpacker:
             while piece := reader.read(PIECE):

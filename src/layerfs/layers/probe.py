@@ -1,7 +1,6 @@
 """Which layer format this host can use for a store in a certain directory: found out by doing it."""
 
 import os
-import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -16,7 +15,7 @@ __all__ = ["probe_format"]
 def probe_format(root: Path) -> str:
     """``erofs`` where an EROFS file in the directory ``root`` can be mounted and stacked under an upper beside it, else
     ``dir``. Nothing is left behind; ``root`` must be writable."""
-    work = root / f"probe-{secrets.token_hex(6)}"
+    work = root / f"probe-{os.urandom(6).hex()}"
     try:
         work.mkdir(mode=0o700)
         return "erofs" if _stacks(work) else "dir"

@@ -7,9 +7,9 @@ from layerfs.fsutil import Ingest
 from layerfs.images import ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
 from layerfs.snapshots import SnapshotStore
 from layerfs.store._places import Places
-from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
 
 __all__ = ["Limits", "Parts"]
 

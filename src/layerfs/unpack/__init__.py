@@ -8,7 +8,7 @@ diff ID are right. ``sink`` and ``source`` are the two ends of copying, ``rootfs
 ``pouring`` is how the bytes of a tar get into a layer, one thread ahead of the other.
 """
 
-from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
 from layerfs.unpack.rootfs import import_rootfs
 from layerfs.unpack.sink import UnpackingSink, record_layer
 from layerfs.unpack.source import StoreSource

@@ -14,12 +14,8 @@ from layerfs.compression import open_reader
 from layerfs.errors import IntegrityError
 from layerfs.layers import LayerWriter
 
-__all__ = ["MAX_LAYER_BYTES", "MAX_LAYER_ENTRIES", "pour"]
+__all__ = ["pour"]
 
-MAX_LAYER_BYTES = 1 << 40
-"""Most bytes of a layer's tar, unless told otherwise."""
-MAX_LAYER_ENTRIES = 20_000_000
-"""Most members of a layer's tar, unless told otherwise."""
 _BOMB_HINT = "if it is meant to be so large, allow more by --max-layer-bytes"
 _AHEAD = 4
 """Pieces that wait between the threads, of at most 1 MiB each."""

@@ -1,17 +1,19 @@
 """A layer of a root file system that is no image yet."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from layerfs.archives import open_input
 from layerfs.blobs import BlobReader
+from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, native_error
 from layerfs.layers import Layer, LayerStore
 from layerfs.native import Differ
-from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, pour
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.unpack.pouring import pour
 
 __all__ = ["import_rootfs"]
 
@@ -20,6 +22,7 @@ def import_rootfs(
     layers: LayerStore,
     source: Path | str | BinaryIO,
     *,
+    protect: Callable[[Iterable[Digest]], None] | None = None,
     max_bytes: int = MAX_LAYER_BYTES,
     max_entries: int = MAX_LAYER_ENTRIES,
     clamp_mtime: int | None = None,
@@ -27,11 +30,15 @@ def import_rootfs(
     """A layer of a whole root file system: a tar in any compression (a path or an open file), or a directory.
 
     Of a directory, times after ``clamp_mtime`` (seconds since 1970) are set back to it. Raises IntegrityError for a
-    damaged archive and beyond the limits, NotFoundError and NativeError. The layer is not recorded yet.
+    damaged archive and beyond the limits, NotFoundError and NativeError. The layer is not recorded yet; ``protect`` of
+    a lease keeps it until then.
     """
     directory = isinstance(source, Path | str) and os.path.isdir(source)
     opened = _open_tree(source, clamp_mtime) if directory else _open_tar(source)  # type: ignore[arg-type]
-    with opened as (reader, what), layers.writer(max_bytes=max_bytes, max_entries=max_entries) as writer:
+    with (
+        opened as (reader, what),
+        layers.writer(protect=protect, max_bytes=max_bytes, max_entries=max_entries) as writer,
+    ):
         try:
             pour(reader, writer, max_bytes)
             return writer.commit()

@@ -14,6 +14,8 @@ from layerfs.metadata import Database
 from layerfs.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
+    MAX_LAYER_BYTES,
+    MAX_LAYER_ENTRIES,
     Descriptor,
     Index,
     Manifest,
@@ -25,7 +27,7 @@ from layerfs.oci import (
     parse_config,
     parse_manifest,
 )
-from layerfs.unpack.pouring import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, pour
+from layerfs.unpack.pouring import pour
 
 __all__ = ["UnpackingSink", "record_layer"]
 
