@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import msgspec
+
 from layerfs import native
 from layerfs.digest import Digest
 from layerfs.errors import (
@@ -27,9 +29,10 @@ from layerfs.errors import (
 )
 from layerfs.fsutil import boot_id, disk_usage, remove_tree, write_atomic
 from layerfs.layers import LayerStore
+from layerfs.layers.directory import TREE
 from layerfs.metadata import Database, SnapshotRow
 
-__all__ = ["MAX_LAYERS", "SnapshotStore"]
+__all__ = ["MAX_LAYERS", "SnapshotStore", "Stack"]
 
 MAX_LAYERS = 500
 """Layers that overlayfs stacks at most."""
@@ -37,6 +40,14 @@ MAX_LAYERS = 500
 _DETACHED = ""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """The directories of a snapshot; ``lowers`` TOP-MOST FIRST, as overlayfs counts."""
+
+    lowers: tuple[Path, ...]
+    upper: Path
+    work: Path
 
 
 class SnapshotStore:
@@ -175,6 +186,24 @@ class SnapshotStore:
         except BaseException:
             self._database.set_mounted(key, None, None)
             raise
+
+    def claim(self, key: str, *, volatile: bool = False) -> "Stack":
+        """The directories of a snapshot for somebody who mounts it himself, in a namespace where he may.
+
+        It counts as mounted until ``release``. UnsupportedError for layers that are not directories.
+        """
+        if self._layers.format != "dir":
+            raise UnsupportedError(f"mount snapshot {key}: its layers cannot be mounted without privilege")
+        row = self._claim(key)
+        try:
+            self._reset_work(key)
+            if volatile:
+                write_atomic(self.root / key / "volatile", boot_id().encode(), durable=False)
+        except BaseException:
+            self._database.set_mounted(key, None, None)
+            raise
+        lowers = dict.fromkeys(self._layers.path(diff_id) / TREE for diff_id in reversed(row.diff_ids))
+        return Stack(tuple(lowers), self.upper(key), self.root / key / "work")
 
     def view(self, diff_ids: Sequence[Digest]) -> int:
         """A detached read-only mount of a stack of layers, base first; a descriptor to close."""

@@ -150,7 +150,10 @@ def put_archive(
             directory = place.path
         from layerfs.containers.tarin import tar_in  # tarfile: most verbs copy nothing
 
-        tar_in(stream, root, directory, keep_owner=keep_owner, owner=(0, 0))
+        # Without privilege this user is the container's root, and nobody else is there.
+        privileged = os.geteuid() == 0
+        owner = (0, 0) if privileged else (os.geteuid(), os.getegid())
+        tar_in(stream, root, directory, keep_owner=keep_owner and privileged, owner=owner, devices=privileged)
 
 
 # ---- whole copies ----

@@ -17,6 +17,7 @@ from layerfs.containers.names import check_name, generate_name
 from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State
+from layerfs.containers.roots import is_rootless
 from layerfs.containers.settings import command_of, image_volumes, merged_section
 from layerfs.containers.volumes import Volume
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
@@ -166,6 +167,9 @@ def _seed(parts: Parts, volume: Volume, target: str, image: Image) -> None:
                 return
             if not entry.is_dir:
                 return
+        if is_rootless():
+            parts.volumes.seed_from_view(volume, parts.layers, image.diff_ids, entry.path)
+            return
         root = parts.snapshots.view(image.diff_ids)
         try:
             parts.volumes.seed(volume, root, os.fsdecode(entry.path))

@@ -9,6 +9,7 @@ import msgspec
 
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
+from layerfs.containers.roots import alone, is_rootless
 from layerfs.containers.settings import merge_env, process_env, working_directory
 from layerfs.containers.starting import filtered, new_privileges
 from layerfs.errors import InvalidInputError
@@ -73,6 +74,8 @@ def _spec(config: Config, process: Identity, options: ExecOptions) -> ExecSpec:
         user = resolve_user(root, text, config.options.group_add if options.user is None else ())
     finally:
         os.close(root)
+    if is_rootless():
+        user = alone(user)
     merged = {**section, "Env": merge_env(section.get("Env") or [], options.env)}
     mine = config.options
     return ExecSpec(

@@ -1,6 +1,5 @@
 """Containers that run by themselves: started under a supervisor, looked at, waited for, and set right at their end."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import msgspec
 
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
-from layerfs.containers.starting import run_spec
+from layerfs.containers.roots import claimed_root, spec_for
 from layerfs.errors import LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.runtime import Identity, Report, Supervision, SupervisorClient, identify, read_report, signal_number
 
@@ -46,12 +45,11 @@ def start_supervised(parts: Parts, config: Config) -> None:
     try:
         with ExitStack() as stack:
             undo = stack.enter_context(ExitStack())
-            root = parts.snapshots.mount(config.id, volatile=state.auto_remove, id_map=config.id_map)
+            root = stack.enter_context(claimed_root(parts, config, volatile=state.auto_remove))
             undo.callback(parts.snapshots.release, config.id)
-            stack.callback(os.close, root)
-            spec = run_spec(config, root, directory)
+            spec = spec_for(config, root, directory)
             runtime = parts.runtimes.get(config.runtime)
-            runtime.supervise(spec, root, _supervision(parts, config, state))
+            runtime.supervise(spec, root.fd, _supervision(parts, config, state))
             undo.pop_all()
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)

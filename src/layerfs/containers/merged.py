@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from layerfs import native
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
+from layerfs.containers.roots import is_rootless
 from layerfs.digest import Digest
-from layerfs.errors import system_errors
+from layerfs.errors import UnsupportedError, system_errors
 from layerfs.native import Change, Differ
 
 __all__ = ["container_changes", "export_tree", "merged", "stack_changes"]
@@ -31,6 +32,8 @@ def merged(parts: Parts, config: Config) -> Iterator[int]:
         if len(lowers) == 1:
             yield upper
             return
+        if is_rootless():
+            raise UnsupportedError(f"read container {config.id[:12]}: its tree cannot be mounted without privilege")
         root = native.overlay_mount(lowers, userxattr=parts.layers.userxattr, readonly=True)
         stack.callback(os.close, root)
         yield root

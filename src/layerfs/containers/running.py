@@ -1,6 +1,5 @@
 """A container in the foreground, from its mount to its exit code, and what is done when its keeper was killed."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from layerfs.containers.living import LIVE, live_state, socket_directory
 from layerfs.containers.logs import LogWriter
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
-from layerfs.containers.starting import run_spec
+from layerfs.containers.roots import claimed_root, spec_for
 from layerfs.errors import IntegrityError, InUseError, LayerfsError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
@@ -30,13 +29,15 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
     An error that keeps it from running leaves it ``created``, with the reason.
     """
     state = parts.state(parts.database.container(config.id))
-    _release_stale(parts, config.id)
+    if parts.snapshots.row(config.id).mounted == "":  # by a keeper that was killed
+        clean_up(parts, config.id)
     try:
         with ExitStack() as stack:
-            root = parts.snapshots.mount(config.id, volatile=state.auto_remove, id_map=config.id_map)
+            claim = claimed_root(parts, config, volatile=state.auto_remove)
+            root = claim.__enter__()
             stack.callback(parts.snapshots.release, config.id)
-            stack.callback(os.close, root)
-            spec = run_spec(config, root, parts.directory(config.id))
+            stack.push(claim)
+            spec = spec_for(config, root, parts.directory(config.id))
             runtime = parts.runtimes.get(config.runtime)
             options = config.options
             tap = _tap(parts, config, stack) if not state.auto_remove else None
@@ -44,7 +45,7 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
                 Stdio(stdio, interactive=options.interactive, terminal=options.tty, tap=tap)
             )
             signals = stack.enter_context(Signals(sig_proxy))
-            process = runtime.start(spec, root, streams.given)
+            process = runtime.start(spec, root.fd, streams.given)
             stack.callback(process.close)
             signals.to(process)
             state = msgspec.structs.replace(

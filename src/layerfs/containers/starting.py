@@ -9,7 +9,7 @@ from layerfs.containers.options import CreateOptions
 from layerfs.containers.record import Config, MountUse
 from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
-from layerfs.runtime import DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
+from layerfs.runtime import AccountReader, DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
 
 __all__ = ["filtered", "limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
 
@@ -19,7 +19,7 @@ _SECURITY_OPTIONS = (
 )  # fmt: skip
 
 
-def run_spec(config: Config, root: int, directory: Path) -> RunSpec:
+def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunSpec:
     """What to run; users are looked up in ``root``, the mounted tree. ``directory`` has the container's files.
 
     NotFoundError for a user or group that the tree does not know.

@@ -4,15 +4,17 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from layerfs.digest import Digest
 from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest, Lock, disk_usage, remove_tree
+from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.native import Differ, Unpacker
 from layerfs.runtime import open_beneath
@@ -161,6 +163,24 @@ class VolumeStore:
             finally:
                 os.close(found)
         return True
+
+    def seed_from_view(self, volume: Volume, layers: LayerStore, stack: Sequence[Digest], path: bytes) -> None:
+        """The same without a mount and without privilege: files, directories and links, all owned by this user."""
+        with Lock(self.root / volume.name / "lock"), system_errors(f"fill volume {volume.name}"):
+            if not volume.is_empty():
+                return
+            with layers.view(stack) as view:
+                for entry in view.walk(path):
+                    target = volume.mountpoint / os.fsdecode(entry.path[len(path) :].lstrip(b"/"))
+                    if entry.type == "symlink":
+                        target.symlink_to(os.fsdecode(entry.target))
+                    elif entry.type == "file":
+                        with open(target, "xb") as file:
+                            file.writelines(view.read(entry))
+                        target.chmod(entry.mode & 0o7777)
+                    elif entry.is_dir:
+                        target.mkdir(mode=0o700, exist_ok=True)
+                        target.chmod(entry.mode & 0o7777 | 0o700)
 
     def _copy(self, source: int, volume: Volume) -> None:
         with self._ingest.directory("volume") as work:

@@ -12,12 +12,23 @@ from layerfs.runtime.choice import RuntimeChoice, Runtimes
 from layerfs.runtime.foreground import Signals, Stdio, attend, raw_terminal
 from layerfs.runtime.oci import oci_config
 from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
-from layerfs.runtime.spec import DeviceSpec, ExecSpec, Limits, MountSpec, RunSpec, Runtime, Started, Supervision
+from layerfs.runtime.spec import (
+    DeviceSpec,
+    ExecSpec,
+    Limits,
+    MountSpec,
+    OverlaySpec,
+    RunSpec,
+    Runtime,
+    Started,
+    Supervision,
+)
 from layerfs.runtime.standard import StandardRuntime, remove_bundle
 from layerfs.runtime.supervisor import Report, SupervisorClient, read_report
-from layerfs.runtime.user import User, resolve_user
+from layerfs.runtime.user import AccountReader, User, resolve_user
 
 __all__ = [
+    "AccountReader",
     "BuiltinRuntime",
     "Cgroup",
     "DeviceSpec",
@@ -25,6 +36,7 @@ __all__ = [
     "Identity",
     "Limits",
     "MountSpec",
+    "OverlaySpec",
     "Place",
     "Report",
     "RunSpec",

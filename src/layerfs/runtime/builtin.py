@@ -114,7 +114,12 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         userns = native.userns_open(maps, maps)
         stack.callback(os.close, userns)
         mounts = tuple(_mapped(mount, userns, stack) for mount in mounts)
+    overlay: dict[str, Any] = {}
+    if spec.overlay is not None:
+        overlay = {key: getattr(spec.overlay, key) for key in ("lowers", "upper", "work")}
+        overlay["overlay"] = spec.overlay.options
     return {
+        **overlay,
         "uid_map": maps,
         "gid_map": maps,
         "args": spec.args,

@@ -73,6 +73,8 @@ class Runtimes:
     def _probe(self) -> RuntimeChoice:
         reasons: dict[str, str] = {}
         chosen = "builtin"
+        if os.geteuid() != 0:
+            return RuntimeChoice("builtin", {"builtin": "the one that runs containers without privilege"})
         for name in _STANDARD:
             program = shutil.which(name)
             problem = "not installed" if program is None else _try(StandardRuntime(program, self._run), self._run)

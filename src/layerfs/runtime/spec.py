@@ -9,7 +9,8 @@ from layerfs.errors import LayerfsError, NativeError
 from layerfs.runtime.user import User
 
 __all__ = [
-    "DeviceSpec", "ExecSpec", "Limits", "MountSpec", "RunSpec", "Runtime", "Started", "Supervision", "command_failure",
+    "DeviceSpec", "ExecSpec", "Limits", "MountSpec", "OverlaySpec", "RunSpec", "Runtime", "Started", "Supervision",
+    "command_failure",
 ]  # fmt: skip
 
 
@@ -29,6 +30,15 @@ class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
     exec: bool = False
     mapped: bool = False
     """Its owners are seen by the maps of the container's user namespace."""
+
+
+class OverlaySpec(msgspec.Struct, frozen=True):
+    """An overlay of directories; ``lowers`` TOP-MOST FIRST."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    options: tuple[str, ...] = ("userxattr",)
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
@@ -83,6 +93,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: bool = True
     counted: bool = True
     """Whether the host's groups count what it uses; else those groups are left out that limit nothing."""
+    overlay: OverlaySpec | None = None
+    """The root, mounted in the container's user namespace, for a caller without privilege; else it is given."""
     id_map: tuple[int, int] | None = None
     """A user namespace: the host's number of its root, and how many numbers it has."""
     die_with_parent: bool = False
@@ -159,7 +171,8 @@ class Runtime(Protocol):
     name: str
 
     def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
-        """Start the command of ``spec`` in the tree of ``root``, a detached mount that is the caller's to close.
+        """Start the command of ``spec`` in the tree of ``root``, a detached mount that is the caller's to close, or -1
+        where ``spec.overlay`` says what the root is.
 
         Raises what ``command_failure`` makes where the command cannot be executed, NativeError for all else.
         """

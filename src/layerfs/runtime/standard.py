@@ -46,8 +46,8 @@ class StandardRuntime:
         bundle = self.bundle(spec.id)
         if spec.init:
             raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
-        if spec.id_map is not None:
-            raise UnsupportedError(f"option --userns: not offered with {self.name}", hint="use --runtime builtin")
+        if spec.overlay is not None or spec.id_map is not None:
+            raise UnsupportedError(f"user namespace: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)

@@ -8,14 +8,14 @@ a file that denies the group is denied.  Source: image-spec config.md ("User").
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from layerfs.errors import InvalidInputError, NotFoundError, native_error
 from layerfs.runtime.beneath import read_beneath
 
-__all__ = ["User", "resolve_user"]
+__all__ = ["AccountReader", "User", "resolve_user"]
 
 _LIMIT = 1 << 20
 _HIGHEST = 2**31 - 1
@@ -43,8 +43,13 @@ class _Group(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
 
 
-def resolve_user(root: int, text: str, group_add: Sequence[str] = ()) -> User:
-    """The numbers of ``text`` (user, uid, user:group and so on; empty: root) in the tree ``root``.
+AccountReader = Callable[[bytes], bytes | None]
+"""Gives the content of /etc/passwd or /etc/group of a tree; None where there is none."""
+
+
+def resolve_user(root: int | AccountReader, text: str, group_add: Sequence[str] = ()) -> User:
+    """The numbers of ``text`` (user, uid, user:group and so on; empty: root) in the tree ``root``, a descriptor of
+    it or what reads its files.
 
     Raises NotFoundError for a name that the tree's passwd or group does not have, InvalidInputError for what
     is not a user.
@@ -52,9 +57,10 @@ def resolve_user(root: int, text: str, group_add: Sequence[str] = ()) -> User:
     user, sign, group = text.partition(":")
     if ":" in group or (sign and not group) or "\0" in text:
         raise InvalidInputError(f"user {text!r}: wanted is user[:group]")
-    accounts = list(_accounts(root))
+    read = root if callable(root) else _reader(root)
+    accounts = list(_accounts(read))
     account = _find_user(accounts, user)
-    groups: list[_Group] = list(_groups(root))
+    groups: list[_Group] = list(_groups(read))
     if group:
         gid, further = _find_group(groups, group), []
     else:
@@ -94,15 +100,19 @@ def _number(text: str, what: str) -> int | None:
     return int(text)
 
 
-def _accounts(root: int) -> Iterator[_Account]:
-    for fields in _lines(root, b"/etc/passwd", 6):
+def _reader(root: int) -> AccountReader:
+    return lambda path: read_beneath(root, path, _LIMIT)
+
+
+def _accounts(read: AccountReader) -> Iterator[_Account]:
+    for fields in _lines(read, b"/etc/passwd", 6):
         uid, gid = _id(fields[2]), _id(fields[3])
         if uid is not None and gid is not None:
             yield _Account(fields[0], uid, gid, fields[5])
 
 
-def _groups(root: int) -> Iterator[_Group]:
-    for fields in _lines(root, b"/etc/group", 3):
+def _groups(read: AccountReader) -> Iterator[_Group]:
+    for fields in _lines(read, b"/etc/group", 3):
         gid = _id(fields[2])
         if gid is not None:
             members = fields[3].split(",") if len(fields) > 3 else ()
@@ -113,9 +123,9 @@ def _id(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= 10 and int(text) <= _HIGHEST else None
 
 
-def _lines(root: int, path: bytes, fewest: int) -> Iterator[list[str]]:
+def _lines(read: AccountReader, path: bytes, fewest: int) -> Iterator[list[str]]:
     try:
-        data = read_beneath(root, path, _LIMIT)
+        data = read(path)
     except OSError as exc:
         if exc.errno == errno.EFBIG:
             raise InvalidInputError(f"read the image's {os.fsdecode(path)}: more than {_LIMIT} bytes") from exc

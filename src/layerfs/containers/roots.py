@@ -1,0 +1,93 @@
+"""The root of a container for its start: its snapshot mounted, or without privilege what the launcher mounts itself."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from layerfs.containers.parts import Parts
+from layerfs.containers.record import Config
+from layerfs.containers.starting import run_spec
+from layerfs.errors import LayerfsError, UnsupportedError
+from layerfs.runtime import AccountReader, OverlaySpec, Place, RunSpec, User, read_beneath
+
+__all__ = ["Root", "alone", "claimed_root", "is_rootless", "spec_for"]
+
+_LIMIT = 1 << 20
+
+
+class Root(msgspec.Struct, frozen=True):
+    """``fd`` is the mounted tree, or -1 where ``overlay`` says what it is; ``accounts`` is for ``resolve_user``."""
+
+    fd: int
+    overlay: OverlaySpec | None
+    accounts: int | AccountReader
+
+
+def is_rootless() -> bool:
+    """Whether this process can mount only in a user namespace of the container's."""
+    return os.geteuid() != 0
+
+
+@contextmanager
+def claimed_root(parts: Parts, config: Config, *, volatile: bool) -> Iterator[Root]:
+    """The root for a start. The claim on the snapshot is not given back here: ``snapshots.release``."""
+    if not is_rootless():
+        fd = parts.snapshots.mount(config.id, volatile=volatile, id_map=config.id_map)
+        try:
+            yield Root(fd, None, fd)
+        finally:
+            os.close(fd)
+        return
+    stack = parts.snapshots.claim(config.id, volatile=volatile)
+    overlay = OverlaySpec(
+        tuple(map(str, stack.lowers)),
+        str(stack.upper),
+        str(stack.work),
+        ("userxattr", "volatile") if volatile else ("userxattr",),
+    )
+    yield Root(-1, overlay, _accounts(parts, config))
+
+
+def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
+    """What to run in the root; without privilege all of it belongs to one number, that of the user."""
+    spec = run_spec(config, root.accounts, directory)
+    if root.overlay is None:
+        return spec
+    return msgspec.structs.replace(
+        spec, overlay=root.overlay, user=alone(spec.user), id_map=(os.geteuid(), 1)
+    )
+
+
+def alone(user: User) -> User:
+    """The user where only one number is mapped; UnsupportedError for any but root."""
+    if user.uid or user.gid:
+        raise UnsupportedError(
+            f"user {user.uid}:{user.gid}: without privilege a container has root alone", hint="run as root, or --user 0"
+        )
+    return msgspec.structs.replace(user, groups=())
+
+
+def _accounts(parts: Parts, config: Config) -> AccountReader:
+    """Files of the tree without a mount: of the upper, else of the layers."""
+
+    def read(path: bytes) -> bytes | None:
+        upper = os.open(parts.snapshots.upper(config.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError), Place(upper, path, follow=False) as place:
+                if place.fd is not None:
+                    return read_beneath(upper, path, _LIMIT)
+        finally:
+            os.close(upper)
+        data = b""
+        with suppress(LayerfsError), parts.layers.view(config.diff_ids) as view:
+            for piece in view.read(path):
+                data += piece
+                if len(data) > _LIMIT:
+                    raise OSError(27, os.strerror(27))
+            return data
+        return None
+
+    return read
