@@ -104,9 +104,8 @@ def _measure(options: argparse.Namespace) -> int:
         if any(engine.name == "layerfs" for engine in engines):
             measuring.alone(options.burst)
         if registry and options.growth:
-            growth = measure_growth(
-                options.work, options.file_system, images["tiny"], registry, options.growth, options.full
-            )
+            place = (options.work, options.file_system, images["tiny"], registry)
+            growth.extend(measure_growth(*place, options.growth, options.full))
     except KeyboardInterrupt:
         print("interrupted: what there is so far", file=sys.stderr)
     except CommandFailed as exc:

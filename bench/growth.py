@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,10 +149,9 @@ CURVES: dict[str, Callable[[_Place], list[Curve]]] = {
 
 def measure_growth(
     work: Path, kind: str, tiny: Layout, registry: Registry, names: Sequence[str], full: bool
-) -> list[Curve]:
-    """The curves ``names``; ``full`` to their far ends, which takes long."""
-    place, out = _Place(work, kind, tiny, registry, full), []
+) -> Iterator[Curve]:
+    """The curves ``names``, one after another; ``full`` to their far ends, which takes long. CommandFailed."""
+    place = _Place(work, kind, tiny, registry, full)
     for name in names:
         print(f"growth: {name}", file=sys.stderr)
-        out += CURVES[name](place)
-    return out
+        yield from CURVES[name](place)

@@ -108,22 +108,28 @@ def stack(store: Store, depth: str) -> dict[str, float]:
     return {"mount": mounted, "look up": found, "miss": missing}
 
 
+def _import(store: Store, number: int) -> None:
+    path = store.root / "growth.tar"
+    path.write_bytes(_layer(number))
+    store.import_image(path, f"localhost/bench/many{number}:1")
+
+
 def images(store: Store, count: str) -> dict[str, float]:
     """A store of ``count`` images: adding the last ones, finding one, listing all as a command, removing one."""
     have, target = len(store.images.list()), int(count)
     times = []
     for number in range(have, target):
         start = time.perf_counter()
-        store.import_image(io.BytesIO(_layer(number)), f"localhost/bench/many{number}:1")
+        _import(store, number)
         times.append(time.perf_counter() - start)
     find = _quickest(lambda: store.images.get(f"localhost/bench/many{target // 2}:1"), 50)
-    run = ["layerfs", "--root", str(store.root), "--run", str(store.run_root), "run", "--rm", "none"]
-    program = [str(Path(sys.executable).parent / run[0]), *run[1:5], "images", "-q"]
+    places = ["--root", str(store.root), "--run", str(store.run_root)]
+    program = [str(Path(sys.executable).parent / "layerfs"), *places, "images", "-q"]
     listing = _quickest(lambda: subprocess.run(program, stdout=subprocess.DEVNULL, check=True), 3)
     start = time.perf_counter()
     store.remove_image(f"localhost/bench/many{target - 1}:1")
     removed = time.perf_counter() - start
-    store.import_image(io.BytesIO(_layer(target - 1)), f"localhost/bench/many{target - 1}:1")
+    _import(store, target - 1)
     return {"add": median(times[-100:]), "find": find, "list (command)": listing, "remove": removed}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ _COLOURS = {
 def draw(path: Path) -> Sequence[Path]:
     """Draw what the JSON file holds; the PNG files, beside it."""
     found = json.loads(path.read_text())
+    versions = "; ".join(f"{name}: {', '.join(said)}" for name, said in found["versions"].items())
     foot = f"{found['machine']['processor']}, Linux {found['machine']['kernel']}, {found['machine']['date'][:10]}"
     out = []
     if found["samples"]:
         told = f"{foot}; median of {found['machine']['rounds']} rounds, least to most"
-        out.append(_bars(found["samples"], told, path.with_suffix(".png")))
+        out.append(_bars(found["samples"], f"{told}\n{_wrapped(versions)}", path.with_suffix(".png")))
     if found["growth"]:
         out.append(_curves(found["growth"], foot, path.with_name(f"{path.stem}-growth.png")))
     return out
@@ -72,6 +74,10 @@ def _curves(growth: Sequence[Mapping[str, Any]], foot: str, into: Path) -> Path:
         axis.legend(fontsize=8)
     figure.suptitle(f"How time grows (n^1: linear, n^0: not at all; fitted to the right half of each curve)\n{foot}")
     return _write(figure, into)
+
+
+def _wrapped(text: str, width: int = 170) -> str:
+    return "\n".join(textwrap.wrap(text, width))
 
 
 def _middle(samples: Sequence[Mapping[str, float]], key: str) -> float:
