@@ -85,7 +85,8 @@ def test_a_device(store, runtime):
 def test_a_device_node_made_inside_cannot_be_opened(store, runtime):
     # The disk of the host, by its number.
     number = os.stat("/").st_dev
-    script = f"mknod /d b {os.major(number)} {os.minor(number)} && head -c 1 /d | wc -c; mknod /dev/d b {os.major(number)} 0; head -c 1 /dev/d"
+    major = os.major(number)
+    script = f"mknod /d b {major} {os.minor(number)} && head -c 1 /d | wc -c; mknod /dev/d b {major} 0; head -c 1 /dev/d"
     ran = sh(store, runtime, script)
     assert ran.out in ("0\n", "")
     assert "not permitted" in ran.err or "denied" in ran.err
@@ -154,3 +155,17 @@ def test_pids_limit(store, runtime):
 def test_a_limit_that_cannot_be_set(store):
     with pytest.raises(LayerfsError, match="cpuset"):
         sh(store, "builtin", "true", cpuset_cpus="4000")
+
+
+def test_an_image_as_a_mount(store):
+    ran = sh(
+        store,
+        "builtin",
+        "cat /model/etc/group | head -1; touch /model/x",
+        mount=["type=image,source=box,target=/model"],
+    )
+    assert ran.out == "root:x:0:\n"
+    assert "Read-only" in ran.err
+    if shutil.which("runc"):
+        with pytest.raises(UnsupportedError):
+            sh(store, "runc", "true", mount=["type=image,source=box,target=/model"])

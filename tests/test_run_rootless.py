@@ -75,7 +75,7 @@ with Store.open(sys.argv[1], sys.argv[2]) as store:
         except LayerfsError as exc:
             refused.append(str(exc))
     found["refused"] = refused
-    container = containers.start(create_options("box", ["sh", "-c", "exit 2"], {"rm": True}))
+    container = containers.start(create_options("box", ["sh", "-c", "sleep 0.5; exit 2"], {"rm": True}))
     found["waited"] = container.wait()
     while os.path.exists(container.directory):
         time.sleep(0.01)

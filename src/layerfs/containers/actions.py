@@ -14,7 +14,7 @@ from layerfs.containers.record import Config, State
 from layerfs.containers.running import clean_up, reap
 from layerfs.containers.starting import limits_of
 from layerfs.errors import InUseError, LayerfsError, NotFoundError, UnsupportedError
-from layerfs.runtime import Cgroup, Identity, signal_number, signal_process, wait_gone
+from layerfs.runtime import Cgroup, Identity, read_report, signal_number, signal_process, wait_gone
 
 __all__ = [
     "current", "frozen", "kill", "pause", "root_directory", "start", "stop", "unpause", "update", "wait",
@@ -114,7 +114,13 @@ def wait(parts: Parts, id: str, timeout: float | None = None) -> int:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError(f"wait for container {id[:12]}: it still runs")
-        state = current(parts, id)
+        report = read_report(parts.directory(id))
+        try:
+            state = current(parts, id)
+        except NotFoundError:
+            if report is not None and report.status == "exited":  # it went at its end, as it was to
+                return report.exit_code
+            raise
         if state.status not in LIVE:
             return state.exit_code
         if state.supervised:

@@ -20,6 +20,7 @@ from layerfs.containers.record import Config, MountUse, State
 from layerfs.containers.roots import is_rootless
 from layerfs.containers.settings import command_of, image_volumes, merged_section
 from layerfs.containers.volumes import Volume
+from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, remove_tree
 from layerfs.images import Image
@@ -138,8 +139,11 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
         return MountUse(option=option, source=source, is_dir=os.path.isdir(source))
     if option.type == "tmpfs":
         return MountUse(option=option)
+    if option.type == "image" and not option.subpath and not is_rootless():
+        stack = parts.images.get(option.source or "").diff_ids
+        return MountUse(option=option, layers=tuple(map(str, stack)))
     if option.type == "image":
-        raise UnsupportedError(f"mount {option.target}: images as mounts are not offered")
+        raise UnsupportedError(f"mount {option.target}: an image's subpath, or without privilege, is not offered")
     if option.subpath:
         raise UnsupportedError(f"mount {option.target}: a path inside a volume is not offered")
     volume = _volume(parts, option, undo)
@@ -202,6 +206,9 @@ def _publish(parts: Parts, config: Config, image: Image, *, fleeting: bool) -> N
     name = check_name(config.options.name) if config.options.name is not None else None
     with parts.database.transaction():
         parts.snapshots.prepare(config.id, config.stack)
+        layers = [Digest(text) for use in config.mounts for text in use.layers]
+        if layers:  # of images that are mounted: they stay as long as the container does
+            parts.database.put_record("mounted", config.id, {}, layers)
         try:
             parts.database.add_container(
                 config.id,

@@ -15,13 +15,15 @@ Status = Literal["created", "running", "paused", "restarting", "removing", "exit
 
 
 class MountUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A mount of a container as it was decided: ``source`` is a path of the host; ``volume`` names the volume."""
+    """A mount of a container as it was decided: ``source`` is a path of the host; ``volume`` names the volume,
+    ``layers`` are those of an image."""
 
     option: MountOption
     source: str = ""
     is_dir: bool = True
     volume: str = ""
     anonymous: bool = False
+    layers: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -10,8 +10,9 @@ import msgspec
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
 from layerfs.containers.starting import run_spec
+from layerfs.digest import Digest
 from layerfs.errors import LayerfsError, UnsupportedError
-from layerfs.runtime import AccountReader, OverlaySpec, Place, RunSpec, User, read_beneath
+from layerfs.runtime import AccountReader, MountSpec, OverlaySpec, Place, RunSpec, User, read_beneath
 
 __all__ = ["Root", "alone", "claimed_root", "is_rootless", "spec_for"]
 
@@ -19,11 +20,13 @@ _LIMIT = 1 << 20
 
 
 class Root(msgspec.Struct, frozen=True):
-    """``fd`` is the mounted tree, or -1 where ``overlay`` says what it is; ``accounts`` is for ``resolve_user``."""
+    """``fd`` is the mounted tree, or -1 where ``overlay`` says what it is; ``accounts`` is for ``resolve_user``;
+    ``images`` are mounts of images, by their place."""
 
     fd: int
     overlay: OverlaySpec | None
     accounts: int | AccountReader
+    images: dict[str, MountSpec] = {}
 
 
 def is_rootless() -> bool:
@@ -35,25 +38,36 @@ def is_rootless() -> bool:
 def claimed_root(parts: Parts, config: Config, *, volatile: bool) -> Iterator[Root]:
     """The root for a start. The claim on the snapshot is not given back here: ``snapshots.release``."""
     if not is_rootless():
-        fd = parts.snapshots.mount(config.id, volatile=volatile, id_map=config.id_map)
-        try:
-            yield Root(fd, None, fd)
-        finally:
-            os.close(fd)
+        with ExitStack() as stack:
+            fd = parts.snapshots.mount(config.id, volatile=volatile, id_map=config.id_map)
+            stack.callback(os.close, fd)
+            yield Root(fd, None, fd, _images(parts, config, stack))
         return
-    stack = parts.snapshots.claim(config.id, volatile=volatile)
+    place = parts.snapshots.claim(config.id, volatile=volatile)
     overlay = OverlaySpec(
-        tuple(map(str, stack.lowers)),
-        str(stack.upper),
-        str(stack.work),
+        tuple(map(str, place.lowers)),
+        str(place.upper),
+        str(place.work),
         ("userxattr", "volatile") if volatile else ("userxattr",),
     )
     yield Root(-1, overlay, _accounts(parts, config))
 
 
+def _images(parts: Parts, config: Config, stack: ExitStack) -> dict[str, MountSpec]:
+    found = {}
+    for use in config.mounts:
+        if use.layers:
+            fd = parts.snapshots.view([Digest(text) for text in use.layers])
+            stack.callback(os.close, fd)
+            target = use.option.target
+            found[target] = MountSpec(type="bind", target=target, source=fd, readonly=True, recursive=False)
+    return found
+
+
 def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
     """What to run in the root; without privilege all of it belongs to one number, that of the user."""
     spec = run_spec(config, root.accounts, directory)
+    spec = msgspec.structs.replace(spec, mounts=tuple(root.images.get(mount.target, mount) for mount in spec.mounts))
     if root.overlay is None:
         return spec
     return msgspec.structs.replace(

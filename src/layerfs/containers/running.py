@@ -153,7 +153,8 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
         anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
     with parts.database.transaction():
         parts.database.remove_container(id)
-        parts.database.remove_record("stacked", id)
+        for kind in ("stacked", "mounted"):
+            parts.database.remove_record(kind, id)
     with suppress(NotFoundError):
         mounted = parts.snapshots.row(id).mounted
         if mounted:  # for a user, who removes it now

@@ -49,6 +49,8 @@ class StandardRuntime:
         if spec.overlay is not None or spec.id_map is not None:
             raise UnsupportedError(f"user namespace: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
+        if bundle.exists():  # of a run whose keeper was killed
+            self.release(spec.id, spec.cgroup_parent)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)
         try:
