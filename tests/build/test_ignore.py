@@ -1,5 +1,6 @@
 """Ignore files: a table in the manner of moby's, and an oracle that tries everything."""
 
+import contextlib
 import posixpath
 
 import pytest
@@ -170,7 +171,5 @@ def test_no_way_to_what_is_taken_back_is_cut(patterns, path):
 
 @given(st.text(max_size=20))
 def test_any_pattern(pattern):
-    try:
+    with contextlib.suppress(InvalidInputError):
         Matcher(read_patterns(pattern)).matches("a/b")
-    except InvalidInputError:
-        pass

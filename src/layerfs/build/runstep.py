@@ -266,13 +266,13 @@ class _Mounts:
                 int(options.get("gid", "0")),
             )
         )
-        source = str(place)
+        source: str | int = str(place)
         if mount.tree is None and options.get("source"):
             source = self._below(place, options["source"])
         self._put(mount, source, is_dir=True, readonly=_is_on(options, "ro"))
 
-    def _below(self, place: Path, path: str) -> str:
-        """A directory inside a cache, made where it is missing; no link in it is followed."""
+    def _below(self, place: Path, path: str) -> int:
+        """A mount of a directory inside a cache, made where it is missing; no link in it is followed."""
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.stack.callback(os.close, fd)
         with system_errors(f"open {path} in the cache"):
@@ -285,7 +285,9 @@ class _Mounts:
                     os.mkdir(part, 0o755, dir_fd=fd)
                 fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 self.stack.callback(os.close, fd)
-        return f"/proc/{os.getpid()}/fd/{fd}"
+        mounted = native.bind_mount(fd, "", recursive=False)
+        self.stack.callback(os.close, mounted)
+        return mounted
 
     def _tmpfs(self, mount: _Wanted, number: int) -> None:
         size = mount.options.get("size")
