@@ -172,3 +172,11 @@ def test_system_prune_takes_the_cache_too(layerfs, context):
     layerfs("rmi", "x")
     assert "Deleted build cache:\n" in layerfs("system", "prune", "-f")
     assert layerfs("builder", "ls", "-q") == ""
+
+
+def test_a_failing_command_can_be_entered(layerfs, context):
+    (context / "Dockerfile").write_text("FROM box\nRUN echo 1 > /mark; exit 4\n")
+    typed = [("/ # ", "echo [$(cat /mark)]\n"), ("[1]", "exit\n")]
+    code, shown = at_terminal(layerfs, "build", "--debug-shell", "--progress", "plain", context, typed=typed)
+    assert code == 4
+    assert "the command ended with exit code 4" in shown

@@ -24,6 +24,7 @@ COMMAND = Command(
         many("--build-context", help="Give a directory, image or URL a name for FROM and --from", metavar="NAME=PLACE"),
         many("--cache-from", help="Take what was cached elsewhere", metavar="place"),
         many("--cache-to", help="Leave what is cached there too", metavar="place"),
+        flag("--debug-shell", help="When a command fails, open a shell where it ran"),
         one("-f", "--file", help="The Dockerfile, - for the standard input", metavar="FILE"),
         one("--format", help="The media types of the manifest", default="oci", choices=("oci", "docker")),
         one("--ignorefile", help="The ignore file", metavar="FILE"),
@@ -59,7 +60,19 @@ COMMAND = Command(
 )
 
 _SAME = (
-    *("file", "iidfile", "metadata_file", "network", "no_cache", "platform", "pull", "runtime", "squash", "target"),
+    *(
+        "debug_shell",
+        "file",
+        "iidfile",
+        "metadata_file",
+        "network",
+        "no_cache",
+        "platform",
+        "pull",
+        "runtime",
+        "squash",
+        "target",
+    ),
     *("jobs", "format"),
 )
 _LISTS = ("allow", "cache_from", "cache_to", "no_cache_filter")
