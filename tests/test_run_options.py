@@ -86,7 +86,8 @@ def test_a_device_node_made_inside_cannot_be_opened(store, runtime):
     # The disk of the host, by its number.
     number = os.stat("/").st_dev
     major = os.major(number)
-    script = f"mknod /d b {major} {os.minor(number)} && head -c 1 /d | wc -c; mknod /dev/d b {major} 0; head -c 1 /dev/d"
+    script = f"mknod /d b {major} {os.minor(number)} && head -c 1 /d | wc -c"
+    script += f"; mknod /dev/d b {major} 0; head -c 1 /dev/d"
     ran = sh(store, runtime, script)
     assert ran.out in ("0\n", "")
     assert "not permitted" in ran.err or "denied" in ran.err

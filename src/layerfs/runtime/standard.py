@@ -53,12 +53,10 @@ class StandardRuntime:
             self.release(spec.id, spec.cgroup_parent)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)
-        try:
+        with system_errors(f"write the bundle {bundle}"):
             (bundle / "rootfs").mkdir(parents=True, mode=0o700)
             (bundle / "run").mkdir(mode=0o700)
             (bundle / "config.json").write_text(json.dumps(oci_config(spec, str(bundle / "rootfs"))))
-        except OSError as exc:
-            raise native_error(exc, f"write the bundle {bundle}") from exc
         native.attach(root, bundle / "rootfs")
         return bundle
 
