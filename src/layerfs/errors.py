@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _HINTS = {
-    _errno.ENOSPC: "free some space: layerfs system prune",
+    _errno.ENOSPC: "free some space; layerfs system prune does so in the store",
     _errno.EDQUOT: "the disk quota is used up",
     _errno.EROFS: "the file system is mounted read-only",
     _errno.EMFILE: "raise the limit of open files: ulimit -n",

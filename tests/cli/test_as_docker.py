@@ -2,8 +2,14 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+
+from .conftest import tar_of
 
 pytestmark = pytest.mark.root
 
@@ -58,3 +64,31 @@ def test_inspect_has_the_members_that_docker_users_ask_for(layerfs, box):
 def test_auto_takes_the_runtime_that_has_what_is_asked_for(layerfs, box):
     layerfs("create", "--name", "one", "--init", "box")
     assert layerfs("inspect", "-f", "{{.HostConfig.Runtime}}", "one") == "builtin\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_half_made(layerfs, tmp_path, number):
+    words = [sys.executable, "-m", "layerfs", "import", "-", "half"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=layerfs.environment) as process:
+        process.stdin.write(tar_of({"big": bytes(3 << 20)})[: 2 << 20])
+        process.stdin.flush()
+        ingest = tmp_path / "root" / "ingest"
+        deadline = time.monotonic() + 20
+        while not list(ingest.glob("layer-*/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+        assert process.stderr.read() == b""
+    assert [entry.name for entry in ingest.iterdir() if not entry.name.startswith("lock-")] == []
+    assert layerfs("images", "-q") == ""
+
+
+@pytest.mark.parametrize("words", [("save", "box"), ("export", "box"), ("cat", "box", "/bin/busybox")])
+def test_a_reader_that_leaves_ends_the_command_in_silence(layerfs, box, words):
+    command = [sys.executable, "-m", "layerfs", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=layerfs.environment) as process:
+        assert len(process.stdout.read(10)) == 10
+        process.stdout.close()
+        assert process.wait(20) == 141
+        assert process.stderr.read() == b""

@@ -7,6 +7,7 @@ standard error stream, ``layerfs VERB: what, why (hint)``; the exit code is that
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -56,13 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has gone; what is still buffered must not complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
-        return _BROKEN_PIPE
+        return _reader_gone()
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except SystemExit as ended:  # by a signal, see Context
+        return ended.code if isinstance(ended.code, int) else 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            return _reader_gone()  # met below, and told with the operation
         return _failed(error, context)
+
+
+def _reader_gone() -> int:
+    """End as a program does that writes into a pipe nobody reads: in silence."""
+    # What is still buffered must not complain once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+    return _BROKEN_PIPE
 
 
 def _dispatch(words: list[str], context: Context) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["Context"]
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {ord("\n"): " "}
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what is half-made is removed on the way out."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and it stays so
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 class Context:
@@ -49,6 +62,8 @@ class Context:
         """The store, opened at first use and closed when the command ends."""
         if self._store is None:
             import_msgspec()
+            if threading.current_thread() is threading.main_thread():
+                _end_in_order()
             from layerfs.store import Store  # verbs without a store start faster
 
             self._store = Store.open(self.root, self.run, layer_format=self.layer_format)

@@ -4,8 +4,10 @@ Inflating takes about as long as hashing and unpacking together, so on two cores
 less time; where other layers keep the cores busy, the hand-over of 1 MiB at once costs a few percent.
 """
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -37,14 +39,21 @@ def pour(reader: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
 
 @contextmanager
 def _ahead(reader: BlobReader) -> Iterator[BlobReader]:
-    """The pieces of ``reader``, which a thread of its own reads; it has ended when the ``with`` has."""
+    """The pieces of ``reader``, which a thread of its own reads; it has ended when the ``with`` has.
+
+    Only when the program is about to end it may go on: it may be reading a pipe in which nothing ever comes.
+    """
     ahead = _Ahead(reader)
     thread = threading.Thread(target=ahead.run, name="inflate", daemon=True)
+    patience = math.inf
     try:
         thread.start()
         yield ahead
+    except (KeyboardInterrupt, SystemExit):
+        patience = 0.2
+        raise
     finally:
-        ahead.stop(thread)
+        ahead.stop(thread, patience)
 
 
 class _Ahead:
@@ -71,9 +80,10 @@ class _Ahead:
             raise piece
         return piece
 
-    def stop(self, thread: threading.Thread) -> None:
-        """Let the thread end, also when it waits for room, and wait until it has."""
+    def stop(self, thread: threading.Thread, patience: float) -> None:
+        """Let the thread end, also when it waits for room, and wait until it has, at most ``patience`` seconds."""
         self._stopped = True
-        while thread.is_alive():
+        end = time.monotonic() + patience
+        while thread.is_alive() and time.monotonic() < end:
             with suppress(queue.Empty):
                 self._pieces.get(timeout=0.01)
