@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from layerfs.archives import open_input
 from layerfs.blobs import BlobReader
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, native_error
@@ -61,5 +60,7 @@ def _open_tree(path: Path | str, clamp_mtime: int | None) -> Iterator[tuple[Blob
 
 @contextmanager
 def _open_tar(source: Path | str | BinaryIO) -> Iterator[tuple[BlobReader, str]]:
+    from layerfs.archives import open_input  # commit and run need this package too, and no archives
+
     with open_input(source) as (fd, what), open(fd, "rb", buffering=0, closefd=False) as file:
         yield file, what
