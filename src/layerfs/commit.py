@@ -116,11 +116,10 @@ def _clamp(given: int | None) -> int | None:
 
 
 def _freeze(layers: LayerStore, database: Database, lease: Lease, opener: Callable[[], Differ]) -> Frozen:
-    with opener() as differ, layers.writer() as writer:
+    with opener() as differ, layers.writer(protect=lease.protect) as writer:
         _pump(lambda: differ.read(_PIECE), writer.write)
         layer = writer.commit()
         stats = differ.stats
-    lease.protect([layer.diff_id])
     record_layer(database, layer)
     return Frozen(layer, stats)
 

@@ -14,10 +14,12 @@ from typing import BinaryIO, Self
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, NotFoundError, native_error
-from layerfs.fsutil import sync_dir
+from layerfs.fsutil import disk_usage, sync_dir
 from layerfs.oci import Descriptor
 
 __all__ = ["BlobWriter", "ContentStore"]
+
+_BAD = "bad"
 
 
 class ContentStore:
@@ -113,6 +115,24 @@ class ContentStore:
         except OSError as exc:
             raise native_error(exc, f"remove blob {digest}") from exc
         return freed
+
+    def put_away(self, digest: Digest) -> None:
+        """Take a damaged blob out of use. It is kept: perhaps there is no better one."""
+        bad = self.root / _BAD
+        try:
+            bad.mkdir(mode=0o700, exist_ok=True)
+            os.rename(self.path(digest), bad / f"{digest.hex}.{os.urandom(4).hex()}")
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise native_error(exc, f"put blob {digest} away") from exc
+
+    def damaged(self) -> list[tuple[Path, int]]:
+        """What was put away: (path, bytes on disk)."""
+        try:
+            return [(path, disk_usage(path)) for path in sorted((self.root / _BAD).iterdir())]
+        except FileNotFoundError:
+            return []
 
     def digests(self) -> Iterator[Digest]:
         """All blobs, in no order."""

@@ -13,7 +13,7 @@ import msgspec
 
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.fsutil import Ingest
+from layerfs.fsutil import Ingest, disk_usage, remove_tree
 from layerfs.layers import LayerStore
 from layerfs.leases import end_dead_leases
 from layerfs.metadata import Database
@@ -27,11 +27,12 @@ _PARTIAL_SECONDS = 7 * 24 * 3600
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep removed, or would remove."""
+    """What a sweep removed, or would remove; ``damaged`` names what ``system check`` had put away."""
 
     layers: tuple[Digest, ...] = ()
     blobs: tuple[Digest, ...] = ()
     reclaimed: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 def sweep(
@@ -42,17 +43,22 @@ def sweep(
     *,
     keep_layer_blobs: bool = True,
     dry_run: bool = False,
+    damaged: bool = False,
     blobs: Iterable[Digest] | None = None,
 ) -> Swept:
     """Remove what nobody needs.
 
     ``blobs`` limits the look at blobs to those (after the removal of one image); None looks at all of them, and at
-    litter of crashes and old partial downloads too.  Without ``keep_layer_blobs`` also the compressed blobs of layers
-    that are unpacked go; a push then compresses again, or finds them in the registry.
+    litter of crashes and old partial downloads too.  With ``damaged`` also what was put away as damaged goes.  Without
+    ``keep_layer_blobs`` also the compressed blobs of layers that are unpacked go; a push then compresses again, or finds
+    them in the registry.
     """
     if not dry_run:
         end_dead_leases(database, ingest)
     gone, reclaimed = _sweep_layers(layers, database, ingest, dry_run)
+    if blobs is None:
+        orphans, bytes_of_orphans = _sweep_orphans(layers, database, ingest, dry_run)
+        gone, reclaimed = [*gone, *orphans], reclaimed + bytes_of_orphans
     removed = []
     for digest in content.digests() if blobs is None else blobs:
         # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
@@ -66,7 +72,13 @@ def sweep(
         reclaimed += _old_partials(content, dry_run)
         if not dry_run:
             ingest.sweep()
-    return Swept(tuple(gone), tuple(removed), reclaimed)
+    names = []
+    for path, size in (*layers.damaged(), *content.damaged()) if damaged else ():
+        if not dry_run:
+            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        names.append(path.name)
+        reclaimed += size
+    return Swept(tuple(gone), tuple(removed), reclaimed, tuple(names))
 
 
 def _sweep_layers(
@@ -85,6 +97,25 @@ def _sweep_layers(
                         layers.retire(diff_id, trash)
                         gone.append(diff_id)
     return gone, sum(sizes.get(diff_id, 0) for diff_id in gone)
+
+
+def _sweep_orphans(
+    layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool
+) -> tuple[list[Digest], int]:
+    """Layers that have no record: a command was killed between the two. One that works has them in its lease."""
+    recorded = {row.diff_id for row in database.layers()}
+    orphans, total = [diff_id for diff_id in layers.list() if diff_id not in recorded], 0
+    gone = []
+    with nullcontext() if dry_run or not orphans else ingest.directory("trash") as trash:
+        for diff_id in orphans:
+            with nullcontext() if dry_run else database.transaction():
+                if database.layer(diff_id) is not None or database.is_layer_needed(diff_id):
+                    continue
+                total += disk_usage(layers.path(diff_id))
+                gone.append(diff_id)
+                if trash:
+                    layers.retire(diff_id, trash)
+    return gone, total
 
 
 def _is_needed(database: Database, digest: Digest, keep_layer_blobs: bool) -> bool:

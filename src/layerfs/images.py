@@ -233,6 +233,18 @@ class ImageStore:
 
         What an index names and the store does not have, another platform's manifest, is no part of the image.
         """
+        self._database.add_image(target, *self._gather(target), name)
+
+    def is_recorded(self, row: ImageRow) -> bool:
+        """Whether the database says of an image what its documents say."""
+        image_id, diff_ids, blobs = self._gather(row.target)
+        layers, others = self._database.image_parts(row.target.digest)
+        if is_index(row.target.media_type):  # manifests of it may have come since
+            return layers <= set(diff_ids) and others <= set(blobs) and row.target.digest in others
+        return (layers, others, row.image_id) == (set(diff_ids), set(blobs), image_id)
+
+    def _gather(self, target: Descriptor) -> tuple[Digest | None, Iterable[Digest], Iterable[Digest]]:
+        """Image ID, layers and blobs of a target."""
         image_ids: dict[Digest, None] = {}
         diff_ids: dict[Digest, None] = {}
         blobs: dict[Digest, None] = {}
@@ -241,7 +253,7 @@ class ImageStore:
         if image_ids:
             chosen = self._manifest(target, None)[1].config.digest
             image_id = chosen if chosen in image_ids else next(iter(image_ids))
-        self._database.add_image(target, image_id, diff_ids, blobs, name)
+        return image_id, diff_ids, blobs
 
     def create(
         self,

@@ -27,6 +27,7 @@ class Lease:
         self._id = ""
 
     def __enter__(self) -> Self:
+        self._ingest.sweep()  # what crashed commands left, above all the space that it takes
         with ExitStack() as stack:
             directory = stack.enter_context(self._ingest.directory("lease"))
             self._id = directory.name

@@ -5,7 +5,9 @@ time 0, owner 0 and fixed modes; blobs stand in the order in which they came, th
 images give the same bytes.
 """
 
+import fcntl
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ from layerfs.archives.opening import write_all
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, BlobSink, Progress
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import ExistsError, IntegrityError, InvalidInputError, LayerfsError, native_error
-from layerfs.fsutil import Lock, sync_dir, write_atomic
+from layerfs.fsutil import Lock, sync_dir
 from layerfs.oci import (
     MANIFEST_LIMIT,
     MEDIA_INDEX,
@@ -37,6 +39,8 @@ FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
+_PARTIAL = ".layerfs-"
+_RANDOM = re.compile(r"[0-9a-f]{16}")
 
 
 def _header(name: str, size: int, kind: bytes = b"0", mode: int = 0o644) -> bytes:
@@ -196,10 +200,12 @@ class OciLayoutSink:
         try:
             path.mkdir(exist_ok=True)
             (path / "blobs").mkdir(exist_ok=True)
+            for directory in (path, *(path / "blobs").iterdir()):
+                _remove_litter(directory, _PARTIAL)
             if not (path / "oci-layout").exists():
                 if (path / "index.json").exists():
                     raise ExistsError(f"write {path}: there is an index.json, but no image layout")
-                write_atomic(path / "oci-layout", _LAYOUT)
+                _write_document(path / "oci-layout", _LAYOUT)
         except OSError as exc:
             raise native_error(exc, f"write image layout {path}") from exc
 
@@ -243,16 +249,35 @@ class OciLayoutSink:
             for directory in (self._root / "blobs").iterdir():
                 sync_dir(directory)
             index = Index(media_type=MEDIA_INDEX, manifests=(*kept, *entries))
-            write_atomic(self._root / "index.json", encode(index))
+            _write_document(self._root / "index.json", encode(index))
+
+
+def _locked_file(path: Path) -> BinaryIO:
+    """A new file, locked while its writer lives, by which others tell it from litter."""
+    file = open(path, "xb", buffering=0)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _remove_litter(directory: Path, prefix: str) -> None:
+    """Remove the partial files that killed commands left: those that nobody has locked."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+        for entry in entries:
+            random = entry.name.removeprefix(prefix)
+            if random == entry.name or not _RANDOM.fullmatch(random):
+                continue
+            with suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
 
 
 @contextmanager
 def _new_file(target: Path) -> Iterator[BinaryIO]:
     """A file that has its name once the ``with`` has ended well, durable."""
-    temporary = target.with_name(f".layerfs-{os.urandom(8).hex()}")
+    temporary = target.with_name(f"{_PARTIAL}{os.urandom(8).hex()}")
     try:
         target.parent.mkdir(exist_ok=True)
-        file = open(temporary, "xb", buffering=0)
+        file = _locked_file(temporary)
     except OSError as exc:
         raise native_error(exc, f"write {target}") from exc
     try:
@@ -263,6 +288,12 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _write_document(path: Path, data: bytes) -> None:
+    with _new_file(path) as file:
+        write_all(file.fileno(), data, f"write {path}")
+    sync_dir(path.parent)
 
 
 def _finish(fd: int, temporary: Path, target: Path) -> None:
@@ -312,16 +343,21 @@ def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
         return
     path = Path(target)
     special = path.exists() and not path.is_file()
-    written = path if special else path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    written = path if special else path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
-        file = open(written, "wb" if special else "xb", buffering=0)
+        if special:
+            file = open(written, "wb", buffering=0)
+        else:
+            _remove_litter(path.parent, f".{path.name}.")
+            file = _locked_file(written)
     except OSError as exc:
         raise native_error(exc, f"write {path}") from exc
     try:
         with file:
             yield file
-        if not special:
-            os.rename(written, path)
+            if not special:
+                _finish(file.fileno(), written, path)
+                sync_dir(path.parent)
     except BaseException:
         if not special:
             with suppress(OSError):

@@ -10,7 +10,7 @@ import msgspec
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError
-from layerfs.fsutil import Ingest, disk_usage, sync_dir
+from layerfs.fsutil import disk_usage, sync_dir
 from layerfs.layers.formats import REST, OpenLayer, check_identity, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
 from layerfs.layers.tree import DirTree, LayerTree
@@ -99,7 +99,6 @@ class DirFormat:
     def tree(self, layer: OpenLayer) -> LayerTree:
         """Reads ``fs/``."""
         return DirTree(os.open(TREE, _DIRECTORY, dir_fd=layer.fd))
-
 
 
 def _read_header(fd: int, what: str) -> bytes:

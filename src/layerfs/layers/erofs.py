@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError
-from layerfs.fsutil import Ingest, sync_dir
+from layerfs.fsutil import sync_dir
 from layerfs.layers.formats import PIECE, REST, OpenLayer, check_identity, hash_range, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
 from layerfs.layers.tree import ErofsTree, LayerTree

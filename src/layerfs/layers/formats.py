@@ -10,7 +10,6 @@ import xxhash
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest
 from layerfs.layers.header import Header
 from layerfs.layers.tree import LayerTree
 from layerfs.native import Unpacker
@@ -91,7 +90,6 @@ class Format(Protocol):
     def tree(self, layer: OpenLayer) -> LayerTree:
         """Names, attributes and contents; it holds descriptors of its own."""
         ...
-
 
 
 @contextmanager

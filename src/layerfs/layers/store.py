@@ -5,8 +5,7 @@
 """
 
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import msgspec
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest
+from layerfs.fsutil import Ingest, disk_usage
 from layerfs.layers.check import check_content, check_hashes, check_tree
 from layerfs.layers.directory import TREE, DirFormat
 from layerfs.layers.erofs import ErofsFormat
@@ -27,6 +26,9 @@ from layerfs.layers.writer import LayerWriter
 from layerfs.native import Reader
 
 __all__ = ["Layer", "LayerStore"]
+
+BAD = "bad"
+"""The directory of what was found damaged."""
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -121,13 +123,31 @@ class LayerStore:
 
     # ---- in and out ----
 
-    def writer(self, expected: Digest | None = None, *, max_bytes: int = 0, max_entries: int = 0) -> LayerWriter:
-        """Takes a layer's tar. ``max_bytes`` of file content and ``max_entries`` members are allowed (0: any)."""
-        return LayerWriter(self, self._format, expected, max_bytes=max_bytes, max_entries=max_entries)
+    def writer(
+        self,
+        expected: Digest | None = None,
+        *,
+        protect: Callable[[Iterable[Digest]], None] | None = None,
+        max_bytes: int = 0,
+        max_entries: int = 0,
+    ) -> LayerWriter:
+        """Takes a layer's tar. ``max_bytes`` of file content and ``max_entries`` members are allowed (0: any).
+
+        Whoever does not know the diff ID beforehand gives ``protect`` (of a lease): it is told the ID before the layer
+        appears, so that no sweep takes it for litter before it is recorded.
+        """
+        return LayerWriter(self, self._format, expected, protect=protect, max_bytes=max_bytes, max_entries=max_entries)
 
     def open_tar(self, diff_id: Digest) -> TarReader:
         """The exact tar again, for a ``with``."""
         return TarReader(self.open(diff_id), f"read layer {diff_id}")
+
+    def damaged(self) -> Sequence[tuple[Path, int]]:
+        """What was put away: (path, bytes on disk)."""
+        try:
+            return [(path, disk_usage(path)) for path in sorted((self.root / BAD).iterdir())]
+        except FileNotFoundError:
+            return []
 
     def verify(self, diff_id: Digest, quick: bool = False) -> None:
         """IntegrityError when the layer is not what it was, and then it is put away; NotFoundError.
@@ -161,10 +181,10 @@ class LayerStore:
 
     def _put_away(self, diff_id: Digest) -> None:
         """Out of the store's sight; where that cannot be done (a read-only store), it stays and stays damaged."""
-        bad = self.root / "bad"
+        bad = self.root / BAD
         with suppress(OSError):
             bad.mkdir(exist_ok=True)
-            os.rename(self.path(diff_id), bad / f"{diff_id.hex}.{secrets.token_hex(4)}")
+            os.rename(self.path(diff_id), bad / f"{diff_id.hex}.{os.urandom(4).hex()}")
         with suppress(NativeError):
             self._mounts.release(diff_id.hex)
 

@@ -6,6 +6,7 @@ their name. Until then all of it lies in a working directory of the ingest area,
 """
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,6 +66,7 @@ class LayerWriter:
         layer_format: Format,
         expected: Digest | None,
         *,
+        protect: Callable[[Iterable[Digest]], None] | None,
         max_bytes: int,
         max_entries: int,
     ) -> None:
@@ -72,6 +74,7 @@ class LayerWriter:
         self._store = store
         self._format = layer_format
         self._expected = expected
+        self._protect = protect
         self._limits = {"max_bytes": max_bytes, "max_entries": max_entries}
         self._what = f"unpack layer {expected}" if expected else "unpack layer"
         self._stack = ExitStack()
@@ -144,6 +147,8 @@ class LayerWriter:
         diff_id = Digest.from_hash(self._hash)
         if self._expected not in (None, diff_id):
             raise IntegrityError(f"{self._what}: the content has diff ID {diff_id}")
+        if self._protect is not None:
+            self._protect([diff_id])
         if not self._store.has(diff_id):
             self._seal(self._unpacker, diff_id)
             self._publish(diff_id)

@@ -25,9 +25,12 @@ class ImageTables(Connection):
         """Record an image with the layers and blobs that it needs, and let ``name`` point at it."""
         with self.transaction(durable=True):
             self._run(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET image_id = ?4",
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (target)"
+                " DO UPDATE SET media_type = ?2, size = ?3, image_id = ?4",
                 target.digest, target.media_type, target.size, image_id, time.time(),
             )  # fmt: skip
+            self._run("DELETE FROM image_layers WHERE target = ?", target.digest)
+            self._run("DELETE FROM image_blobs WHERE target = ?", target.digest)
             for diff_id in diff_ids:
                 self._run("INSERT OR IGNORE INTO image_layers VALUES (?, ?)", target.digest, diff_id)
             for digest in blobs:
@@ -101,15 +104,25 @@ class ImageTables(Connection):
 
     def images_with(self, digest: Digest) -> list[str]:
         """The images that consist of a layer or blob, by a name where they have one, else by their digest."""
+        found = []
+        for target in self.targets_with(digest):
+            names = self.names(target)
+            found.append(names[0][0] if names else str(target))
+        return sorted(found)
+
+    def targets_with(self, digest: Digest) -> list[Digest]:
+        """The images that consist of a layer or blob, among others."""
         rows = self._rows(
             "SELECT target FROM image_layers WHERE diff_id = ?1 UNION SELECT target FROM image_blobs WHERE digest = ?1",
             digest,
         )
-        found = []
-        for row in rows:
-            names = self.names(Digest(row["target"]))
-            found.append(names[0][0] if names else row["target"])
-        return sorted(found)
+        return [Digest(row["target"]) for row in rows]
+
+    def image_parts(self, target: Digest) -> tuple[set[Digest], set[Digest]]:
+        """The layers and the blobs that an image consists of, as recorded."""
+        layers = self._rows("SELECT diff_id FROM image_layers WHERE target = ?", target)
+        blobs = self._rows("SELECT digest FROM image_blobs WHERE target = ?", target)
+        return {Digest(row["diff_id"]) for row in layers}, {Digest(row["digest"]) for row in blobs}
 
     def is_image_blob(self, digest: Digest) -> bool:
         """Whether an image consists of a blob, among others."""

@@ -68,6 +68,10 @@ class LayerTables(Connection):
         rows = self._rows("SELECT repository FROM blob_sources WHERE digest = ? ORDER BY repository", digest)
         return [row["repository"] for row in rows]
 
+    def is_layer_needed(self, diff_id: Digest) -> bool:
+        """Whether an image, snapshot, record or lease names a layer, be it recorded or not."""
+        return self._row(f"SELECT 1 FROM (SELECT ? AS diff_id) AS layers WHERE {NEEDED}", diff_id) is not None
+
     def unneeded_layers(self) -> list[Digest]:
         """Layers that no image, snapshot, record or lease names."""
         return [Digest(row["diff_id"]) for row in self._rows(f"SELECT diff_id FROM layers WHERE NOT {NEEDED}")]

@@ -157,6 +157,9 @@ class StandardRuntime:
                 self.command("delete", "--force", id),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
+            if not (self.state_directory() / id / "state.json").exists():  # killed before it knew of the container
+                with suppress(OSError):
+                    remove_tree(self.state_directory() / id)
 
 
 def remove_bundle(bundle: Path) -> None:
@@ -165,7 +168,8 @@ def remove_bundle(bundle: Path) -> None:
         native.detach(bundle / "rootfs", lazy=True)
     with suppress(OSError):
         # Whatever is mounted there still must not be emptied: only a root directory that is empty goes.
-        os.rmdir(bundle / "rootfs")
+        with suppress(FileNotFoundError):
+            os.rmdir(bundle / "rootfs")
         remove_tree(bundle)
 
 

@@ -47,9 +47,12 @@ def import_image(
     apply_changes(new_config(None, created=created, platform=platform), changes)
     with Lease(parts.database, parts.ingest) as lease:
         layer = import_rootfs(
-            parts.layers, source, max_bytes=limits.max_layer_bytes, max_entries=limits.max_layer_entries
+            parts.layers,
+            source,
+            protect=lease.protect,
+            max_bytes=limits.max_layer_bytes,
+            max_entries=limits.max_layer_entries,
         )
-        lease.protect([layer.diff_id])
         record_layer(parts.database, layer)
         document = new_config(
             None,

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from layerfs.exchange import Pulled, Pushed
     from layerfs.gc import Swept
     from layerfs.native import Change
+    from layerfs.sharing import FileSharing, LayerSharing
+    from layerfs.store._checking import Finding
     from layerfs.store._images import Loaded
-    from layerfs.store._keeping import Finding, Pruned, Usage
+    from layerfs.store._keeping import Pruned, Usage
     from layerfs.store._mounts import MountInfo
 
 __all__ = ["Store"]
@@ -336,10 +338,30 @@ class Store:
 
         return usage(self.parts)
 
+    def share_layers(self, references: Sequence[str] = ()) -> LayerSharing:
+        """How images (none named: all) share whole layers."""
+        from layerfs.sharing import share_layers
+
+        return share_layers(self._chosen(references), self.layers)
+
+    def share_files(
+        self, references: Sequence[str] = (), *, minimum: int = 1, progress: Progress = NO_PROGRESS
+    ) -> FileSharing:
+        """Equal files in the layers of images (none named: all), each compared byte by byte."""
+        from layerfs.sharing import share_files
+
+        diff_ids = [diff_id for image in self._chosen(references) for diff_id in image.diff_ids]
+        return share_files(self.layers, diff_ids, minimum=minimum, progress=progress)
+
+    def _chosen(self, references: Sequence[str]) -> list[Image]:
+        return [self.images.get(reference) for reference in references] if references else self.images.list()
+
     def sweep(self, *, dry_run: bool = False) -> Swept:
         """Remove layers, blobs and litter that nothing names."""
         from layerfs.store._keeping import sweep_store
 
+        if not dry_run:
+            self.containers.reap()
         return sweep_store(self.parts, dry_run=dry_run)
 
     def prune_images(
@@ -353,13 +375,15 @@ class Store:
         """Remove images without a name, or all that no container uses, except those to ``keep``."""
         from layerfs.store._keeping import prune_images
 
+        if not dry_run:
+            self.containers.reap()
         return prune_images(self.parts, all_unused=all_unused, keep=keep, dry_run=dry_run, blobs=blobs)
 
     def check(
         self, *, quick: bool = False, repair: bool = False, progress: Progress = NO_PROGRESS
     ) -> Iterator[Finding]:
         """What is wrong with the store, as it is found."""
-        from layerfs.store._keeping import check
+        from layerfs.store._checking import check
 
         return check(self.parts, quick=quick, repair=repair, progress=progress)
 

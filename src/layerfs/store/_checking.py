@@ -1,0 +1,247 @@
+"""Whether a store is whole: every layer, blob, image and record against each other, and what can be mended."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Literal
+
+import msgspec
+
+from layerfs.blobs import NO_PROGRESS, PIECE, Progress
+from layerfs.compression import open_reader
+from layerfs.digest import Digest, Verifier
+from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
+from layerfs.leases import Lease
+from layerfs.metadata import ImageRow
+from layerfs.oci import MANIFEST_LIMIT, Index, parse_manifest
+from layerfs.store._parts import Parts
+from layerfs.unpack import record_layer
+
+__all__ = ["Finding", "check"]
+
+_HINT_AGAIN = "pull or load the image again"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong with the store, the images that it touches, and whether it was mended."""
+
+    kind: Literal["database", "blob", "layer", "image", "litter"]
+    name: str
+    reason: str
+    images: tuple[str, ...] = ()
+    repaired: bool = False
+
+
+def check(
+    parts: Parts, *, quick: bool = False, repair: bool = False, progress: Progress = NO_PROGRESS
+) -> Iterator[Finding]:
+    """What is wrong with the store, as it is found.
+
+    Layers are verified (``quick``: headers, metadata and the rest; else every byte against the diff ID), blobs against
+    their digests (``quick``: their presence), records against what they describe, and each image must have all its
+    parts. A damaged layer or blob is put out of use, into ``bad/``, so that nothing starts from it. With ``repair`` it
+    is made again where that can be done: a layer from its blob, a blob from its layer, both from a registry that has
+    the image; good data are never removed.
+    """
+    yield from _Check(parts, quick, repair, progress).run()
+
+
+class _Check:
+    def __init__(self, parts: Parts, quick: bool, repair: bool, progress: Progress) -> None:
+        self.parts, self.quick, self.repair, self.progress = parts, quick, repair, progress
+        self.mender = Mender(parts) if repair else None
+
+    def run(self) -> Iterator[Finding]:
+        yield from self._database()
+        if not self.quick:
+            yield from self._blobs()
+        yield from self._layers()
+        yield from self._images()
+        if self.repair and self.parts.ingest.sweep():
+            yield Finding("litter", str(self.parts.places.ingest), "left by a command that was killed", repaired=True)
+
+    def _database(self) -> Iterator[Finding]:
+        for reason in self.parts.database.check():
+            yield Finding("database", str(self.parts.places.database), reason)
+
+    # ---- blobs ----
+
+    def _blobs(self) -> Iterator[Finding]:
+        for digest in list(self.parts.content.digests()):
+            self.progress.start(digest, f"blob {digest.short}", None)
+            try:
+                self._verify_blob(digest)
+            except NotFoundError:
+                continue
+            except (IntegrityError, OSError) as exc:
+                images = self._images_of(digest)
+                self.parts.content.put_away(digest)
+                repaired = self.mender is not None and self.mender.blob(digest)
+                yield Finding("blob", digest, f"{exc}; it was put away", images, repaired)
+            self.progress.finish(digest)
+
+    def _verify_blob(self, digest: Digest) -> None:
+        verifier = Verifier(digest, None)
+        with self.parts.content.open(digest) as file:
+            while piece := file.read(PIECE):
+                verifier.update(piece)
+        verifier.finish()
+
+    # ---- layers ----
+
+    def _layers(self) -> Iterator[Finding]:
+        database, layers = self.parts.database, self.parts.layers
+        found: set[Digest] = set()
+        for diff_id in layers.list():
+            self.progress.start(diff_id, f"layer {diff_id.short}", None)
+            images = self._images_of(diff_id)
+            try:
+                layers.verify(diff_id, self.quick)
+            except NotFoundError:
+                continue
+            except LayerfsError as exc:
+                found.add(diff_id)
+                repaired = self.mender is not None and self.mender.layer(diff_id)
+                if not repaired:
+                    database.set_layer_bad(diff_id, str(exc))
+                yield Finding("layer", diff_id, str(exc), images, repaired)
+            else:
+                yield from self._layer_row(diff_id)
+            self.progress.finish(diff_id)
+        for row in database.layers():
+            if row.diff_id in found:
+                continue
+            if not layers.has(row.diff_id) and database.is_layer_needed(row.diff_id):
+                repaired = self.mender is not None and self.mender.layer(row.diff_id)
+                reason = f"missing: {row.bad}" if row.bad else "missing on disk"
+                yield Finding("layer", row.diff_id, reason, self._images_of(row.diff_id), repaired)
+
+    def _layer_row(self, diff_id: Digest) -> Iterator[Finding]:
+        """The record of a good layer says what the layer says. One without a record is litter, unless it is needed."""
+        database = self.parts.database
+        row, layer = database.layer(diff_id), self.parts.layers.get(diff_id)
+        if row is None:
+            if database.is_layer_needed(diff_id) and not database.is_leased(diff_id):
+                if self.repair:
+                    record_layer(database, layer)
+                yield self._record(f"layer {diff_id}", "it has no record", self._images_of(diff_id))
+            return
+        if row.bad is not None:
+            database.set_layer_bad(diff_id, None)
+        if (row.size, row.disk, row.entries, row.data_bytes) != (
+            layer.size,
+            layer.disk,
+            layer.entries,
+            layer.data_bytes,
+        ):
+            if self.repair:
+                database.add_layer(diff_id, layer.size, layer.disk, layer.entries, layer.data_bytes)
+            yield self._record(f"layer {diff_id}", "its record is wrong", self._images_of(diff_id))
+
+    # ---- images ----
+
+    def _images(self) -> Iterator[Finding]:
+        for row in self.parts.database.images():
+            try:
+                yield from self._image(row)
+            except LayerfsError as exc:
+                names = self._names(row)
+                if self.mender is not None and self.mender.image(row):
+                    yield Finding("image", row.target.digest, str(exc), names, True)
+                    with suppress(LayerfsError):
+                        yield from self._image(row)
+                else:
+                    yield Finding("image", row.target.digest, f"{exc} ({_HINT_AGAIN})", names)
+
+    def _image(self, row: ImageRow) -> Iterator[Finding]:
+        database, digest = self.parts.database, row.target.digest
+        document = parse_manifest(self.parts.content.read(digest, MANIFEST_LIMIT), row.target.media_type)
+        if not self.parts.images.is_recorded(row):
+            if self.repair:
+                self.parts.images.add(row.target)
+            yield self._record(f"image {digest}", "its record is wrong", self._names(row))
+        if row.image_id is None or isinstance(document, Index):
+            return
+        image = self.parts.images.load(row)
+        for diff_id in image.diff_ids:
+            if not self.parts.layers.has(diff_id) and database.layer(diff_id) is None:
+                repaired = self.mender is not None and self.mender.layer(diff_id)
+                yield Finding("layer", diff_id, "missing", self._names(row), repaired)
+
+    def _record(self, name: str, reason: str, images: tuple[str, ...]) -> Finding:
+        return Finding("database", name, reason, images, self.repair)
+
+    def _names(self, row: ImageRow) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.parts.database.names(row.target.digest))
+
+    def _images_of(self, digest: Digest) -> tuple[str, ...]:
+        """The images, by a name where they have one, that consist of a layer or blob."""
+        return tuple(self.parts.database.images_with(digest))
+
+
+class Mender:
+    """Makes layers and blobs again, from each other or from a registry."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._asked: set[Digest] = set()
+
+    def layer(self, diff_id: Digest) -> bool:
+        """Unpack a layer again from a blob that is here and whole, or bring the image again."""
+        with Lease(self._parts.database, self._parts.ingest) as lease:
+            lease.protect([diff_id])
+            if self._unpack(diff_id):
+                return True
+            return self._pull(self._parts.database.targets_with(diff_id)) and self._parts.layers.has(diff_id)
+
+    def _unpack(self, diff_id: Digest) -> bool:
+        parts = self._parts
+        for blob in parts.database.blobs_of_layer(diff_id):
+            if not parts.content.has(blob):
+                continue
+            try:
+                with parts.content.open(blob) as file, parts.layers.writer(diff_id) as writer:
+                    if not writer.present:
+                        plain = open_reader(file, "auto")
+                        while piece := plain.read(PIECE):
+                            writer.write(piece)
+                    layer = writer.commit()
+            except IntegrityError:
+                continue
+            record_layer(parts.database, layer)
+            parts.database.set_layer_bad(diff_id, None)
+            return True
+        return False
+
+    def blob(self, digest: Digest) -> bool:
+        """A layer's blob can be missed, because the layer gives its tar; others come from a registry."""
+        diff_id = self._parts.database.layer_of_blob(digest)
+        if diff_id is not None and self._is_good(diff_id):
+            return True
+        return self._pull(self._parts.database.targets_with(digest)) and self._parts.content.has(digest)
+
+    def _is_good(self, diff_id: Digest) -> bool:
+        try:
+            self._parts.layers.verify(diff_id)
+        except LayerfsError:
+            return False
+        return True
+
+    def image(self, row: ImageRow) -> bool:
+        """An image whose manifest or configuration is gone."""
+        return self._pull([row.target.digest])
+
+    def _pull(self, targets: Sequence[Digest]) -> bool:
+        """Bring images again by the digests under which registries have them."""
+        from layerfs.exchange import pull  # only when something is broken, and here is nothing to make it of
+
+        done = False
+        for target in targets:
+            if target in self._asked:
+                continue
+            self._asked.add(target)
+            for repository, digest in self._parts.database.repo_digests(target):
+                with suppress(LayerfsError):
+                    pull(self._parts, f"{repository}@{digest}")
+                    done = True
+                    break
+        return done
