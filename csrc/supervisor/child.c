@@ -67,16 +67,6 @@ static int become_root(int go, lfs_error *error)
     return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? lfs_fail(error, errno, "protect the launcher") : 0;
 }
 
-static int join_cgroups(const sv_spec *spec, lfs_error *error)
-{
-    for (size_t i = 0; i < spec->ncgroups; i++) {
-        cleanup_close int fd = openat(spec->cgroups[i], "cgroup.procs", O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, "0", 1) < 0)
-            return lfs_fail(error, errno, "enter a cgroup");
-    }
-    return 0;
-}
-
 static int enter_namespaces(const sv_spec *spec, lfs_error *error)
 {
     for (size_t i = 0; i < spec->nenters; i++)
@@ -108,7 +98,7 @@ static int set_names(const sv_spec *spec, lfs_error *error)
 static int set_up(const sv_spec *spec, const sv_prepared *p, int channel, int go, int *tty, lfs_error *error)
 {
     cleanup_close int master = -1;
-    int r = go >= 0 ? become_root(go, error) : join_cgroups(spec, error);
+    int r = go >= 0 ? become_root(go, error) : sv_enter_cgroups(spec, 0, error);
 
     umask(0022);
     if (r >= 0)

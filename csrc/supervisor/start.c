@@ -87,13 +87,17 @@ static int write_map(int pid, int groups, const sv_ids *ids, lfs_error *error)
     return r < 0 ? lfs_fail(error, -r, "write %s", name) : 0;
 }
 
-static int place_in_cgroups(const sv_spec *spec, int pid, lfs_error *error)
+/* It has one thread. Version 1 can be told to move that: where it moves a whole process it first waits for all
+ * that fork or exec on this machine, some ten milliseconds. Version 2 has no such file. */
+int sv_enter_cgroups(const sv_spec *spec, int pid, lfs_error *error)
 {
     char text[16];
     int n = snprintf(text, sizeof text, "%d", pid);
 
     for (size_t i = 0; i < spec->ncgroups; i++) {
-        cleanup_close int fd = openat(spec->cgroups[i], "cgroup.procs", O_WRONLY | O_CLOEXEC);
+        cleanup_close int fd = openat(spec->cgroups[i], "tasks", O_WRONLY | O_CLOEXEC);
+        if (fd < 0 && errno == ENOENT)
+            fd = openat(spec->cgroups[i], "cgroup.procs", O_WRONLY | O_CLOEXEC);
         if (fd < 0 || write(fd, text, (size_t)n) < 0)
             return lfs_fail(error, errno, "enter a cgroup");
     }
@@ -108,7 +112,7 @@ static int prepare_userns(const sv_spec *spec, int pid, int go, lfs_error *error
     if (r >= 0)
         r = write_map(pid, 0, &spec->uids, error);
     if (r >= 0)
-        r = place_in_cgroups(spec, pid, error);
+        r = sv_enter_cgroups(spec, pid, error);
     if (r >= 0 && send(go, "", 1, MSG_NOSIGNAL) < 0)
         r = lfs_fail(error, errno, "let the child go on");
     return r;
@@ -291,7 +295,7 @@ static int run_join(const sv_spec *spec, int parent, int *pair, sv_process *out,
     if (pid < 0)
         return pid;
     flags = different_namespaces(pid, error);
-    r = flags < 0 ? flags : place_in_cgroups(spec, getpid(), error);
+    r = flags < 0 ? flags : sv_enter_cgroups(spec, getpid(), error);
     if (r < 0)
         return r;
     if (!(flags & CLONE_NEWNS))
