@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfs.errors import IntegrityError, LayerfsError, UnsupportedError
+from layerfs.metadata.reserve import Reserve
 from layerfs.metadata.schema import SCHEMA, VERSION
 
 __all__ = ["Connection"]
@@ -25,7 +26,7 @@ class Connection:
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         if not readonly:
-            self._migrate()
+            self._open()
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -49,6 +50,18 @@ class Connection:
         with self._guard:
             self._connections.append(connection)
         return connection
+
+    def _open(self) -> None:
+        """Make or take over the database. On a full disk the reserve goes for that, so that things can be removed."""
+        reserve = Reserve(self.path.with_name("reserve"))
+        try:
+            self._migrate()
+        except LayerfsError:
+            if not reserve.give_up():
+                raise
+            self.close()
+            self._migrate()
+        reserve.keep()
 
     def _migrate(self) -> None:
         with _translated(self.path):
