@@ -74,7 +74,8 @@ def test_a_relative_source_is_taken_from_here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "a:", ":/b", "a:b", "name:/", "/h:/..", "/h:/proc", "/h:/proc/sys", "/h:/a/../proc/x", "/a:/b:c:d", "a b:/x",
+    ["", ":", "a:", ":/b", "a:b", "name:/", "/h:/..", "/h:/proc", "/h:/proc/sys", "/h:/a/../proc/x",
+     "/a:/b:c:d", "a b:/x",
      "/h:/b:what", "name:/b:rshared", "/h:/b:nocopy", "x:/b"],
 )  # fmt: skip
 def test_volumes_that_are_refused(text):
@@ -100,7 +101,8 @@ def test_mount_forms():
 
 @pytest.mark.parametrize(
     "text",
-    ["type=bind,dst=/b", "type=bind,src=rel,dst=/b", "type=what,dst=/b", "src=/a", "type=tmpfs,src=/a,dst=/b", "dst=/b,x=y",
+    ["type=bind,dst=/b", "type=bind,src=rel,dst=/b", "type=what,dst=/b", "src=/a", "type=tmpfs,src=/a,dst=/b",
+     "dst=/b,x=y",
      "type=bind,src=/a,dst=/b,volume-nocopy", "type=tmpfs,dst=/b,tmpfs-mode=9", "dst=/b,ro=maybe",
      "type=bind,src=/a,dst=/b,bind-propagation=up", "type=bind,src=/a,dst=/b,bind-propagation=rslave:rw"],
 )  # fmt: skip
@@ -156,7 +158,8 @@ def test_limits():
     ("name", "value"),
     [("ulimit", ["nofile=2:1"]), ("ulimit", ["what=1"]), ("ulimit", ["nofile=x"]), ("memory", "1m"), ("cpus", "0"),
      ("cpus", "many"), ("cpuset_cpus", "0-99999999"), ("cpuset_cpus", "2-1"), ("cpuset_cpus", "a"), ("pids_limit", "x"),
-     ("restart", "sometimes"), ("restart", "always:3"), ("restart", "on-failure:x"), ("label", ["=x"]), ("add_host", ["x"]),
+     ("restart", "sometimes"), ("restart", "always:3"), ("restart", "on-failure:x"), ("label", ["=x"]),
+     ("add_host", ["x"]),
      ("device", ["null"]), ("device", ["/dev/nothing-there"]), ("sysctl", ["x"]), ("health_interval", "1us")],
 )  # fmt: skip
 def test_values_that_are_refused(name, value):
@@ -166,7 +169,8 @@ def test_values_that_are_refused(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("publish", ["80:80"]), ("network", "bridge"), ("network", ["host", "none"]), ("gpus", "all"), ("pid", "container:x"),
+    [("publish", ["80:80"]), ("network", "bridge"), ("network", ["host", "none"]), ("gpus", "all"), ("pid",
+     "container:x"),
      ("userns", "what"), ("log_driver", "syslog"), ("log_opt", ["tag=x"]), ("volumes_from", ["x"])],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(name, value):
@@ -211,5 +215,5 @@ def test_names():
     for name in ("", "a", "-x", "a b", "a/b", "ü1", "a" * 300, "a\n"):
         with pytest.raises(InvalidInputError):
             check_name(name)
-    for _ in range(50):
-        assert check_name(generate_name(()))
+    for attempt in range(50):
+        assert check_name(generate_name(attempt))

@@ -28,7 +28,8 @@ def sh(store, script, **flags):
 
 
 def test_owners(store):
-    script = "cat /proc/self/uid_map; id -u; stat -c '%u %g' /etc/passwd /data /data/seed /etc/hosts; touch /new; chown 7:8 /new; stat -c '%u %g' /new"
+    script = "cat /proc/self/uid_map; id -u; stat -c '%u %g' /etc/passwd /data /data/seed /etc/hosts;"
+    script += " touch /new; chown 7:8 /new; stat -c '%u %g' /new"
     ran = sh(store, script)
     lines = ran.out.splitlines()
     inside, outside, count = map(int, lines[0].split())

@@ -39,7 +39,8 @@ def tree(tmp_path):
     (root / "a/b/file").write_text("inside")
     (tmp_path / "secret").write_text("outside")
     for name, target in {
-        "absolute": "/a/b/file", "up": "../../../../a/b/file", "out": "../../secret", "out_absolute": str(tmp_path / "secret"),
+        "absolute": "/a/b/file", "up": "../../../../a/b/file", "out": "../../secret",
+        "out_absolute": str(tmp_path / "secret"),
         "loop": "loop", "dir": "a/b", "a/b/back": "../../etc", "chain": "dir/../b/file", "fd": "/proc/self/fd",
     }.items():  # fmt: skip
         (root / name).symlink_to(target)
@@ -209,7 +210,8 @@ def test_the_oci_configuration():
     document = oci_config(
         spec(
             network="none", readonly=True, tty=True,
-            mounts=(MountSpec(type="bind", target="/t", source="/s", readonly=True), MountSpec(type="tmpfs", target="/m", size=5)),
+            mounts=(
+                MountSpec(type="bind", target="/t", source="/s", readonly=True), MountSpec(type="tmpfs", target="/m", size=5)),
             limits=Limits(memory=1 << 20, cpus=0.5, pids=7, ulimits=(("nofile", 1, -1),)),
         )
     )  # fmt: skip

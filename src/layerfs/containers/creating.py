@@ -21,7 +21,7 @@ from layerfs.containers.roots import is_rootless
 from layerfs.containers.settings import command_of, image_volumes, merged_section
 from layerfs.containers.volumes import Volume
 from layerfs.digest import Digest
-from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
+from layerfs.errors import ExistsError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, remove_tree
 from layerfs.images import Image
 from layerfs.oci import Platform
@@ -29,6 +29,7 @@ from layerfs.runtime import capability_mask
 
 __all__ = ["create_container", "open_lock"]
 
+_NAME_ATTEMPTS = 20
 _IDS = 1 << 16
 _FIRST_ID, _LAST_ID = 1 << 30, (1 << 31) - (1 << 16)  # above what distributions give to users
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
@@ -203,24 +204,30 @@ def _publish(parts: Parts, config: Config, image: Image, *, fleeting: bool) -> N
         fleeting=fleeting,
         volumes=tuple(use.volume for use in config.mounts if use.volume),
     )
-    name = check_name(config.options.name) if config.options.name is not None else None
     with parts.database.transaction():
         parts.snapshots.prepare(config.id, config.stack)
         layers = [Digest(text) for use in config.mounts for text in use.layers]
         if layers:  # of images that are mounted: they stay as long as the container does
             parts.database.put_record("mounted", config.id, {}, layers)
         try:
-            parts.database.add_container(
-                config.id,
-                name or generate_name({row.name for row in parts.database.containers()}),
-                image.target.digest,
-                image.id,
-                msgspec.to_builtins(state),
-            )
+            _add(parts, config, image, msgspec.to_builtins(state))
         except LayerfsError:
             with suppress(OSError):
                 remove_tree(parts.snapshots.root / config.id)
             raise
+
+
+def _add(parts: Parts, config: Config, image: Image, state: dict[str, Any]) -> None:
+    """The row, under the name that was asked for, or one that is free."""
+    given = config.options.name
+    for attempt in range(_NAME_ATTEMPTS):
+        name = check_name(given) if given is not None else generate_name(attempt)
+        try:
+            parts.database.add_container(config.id, name, image.target.digest, image.id, state)
+            return
+        except ExistsError:
+            if given is not None or attempt == _NAME_ATTEMPTS - 1:
+                raise
 
 
 def _remove_directory(directory: Path) -> None:

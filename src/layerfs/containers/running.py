@@ -35,7 +35,8 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
         with ExitStack() as stack:
             claim = claimed_root(parts, config, volatile=state.auto_remove)
             root = claim.__enter__()
-            stack.callback(parts.snapshots.release, config.id)
+            # The layers stay mounted until the store is closed: the next container may well be of the same image.
+            stack.callback(parts.snapshots.release, config.id, layers=False)
             stack.push(claim)
             spec = spec_for(config, root, parts.directory(config.id))
             runtime = parts.runtimes.get(config.runtime)
