@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from suites.blob_suite import NAME, BlobSuite, Memory, Place, Slow, layer_tar, make_image, make_index, noise, on
 
@@ -545,3 +546,15 @@ def test_small_pieces_make_no_difference(tmp_path: Path) -> None:
     store = content_store(tmp_path)
     copy(source, store, target)
     assert {digest: store.read(digest, 1 << 20) for digest in store.digests()} == memory.blobs
+
+
+def test_one_platform_of_an_index_with_annotations() -> None:
+    """As builders write it who add attestations: descriptors with annotations cannot be hashed."""
+    memory, sink = Memory(), Memory()
+    image = on(make_image(memory, layer_tar("a")), "linux/amd64")
+    other = on(make_image(memory, layer_tar("b"), comment="attestation"), "unknown/unknown")
+    noted = msgspec.structs.replace(other, annotations={"vnd.docker.reference.digest": str(image.digest)})
+    index = make_index(memory, image, noted)
+    assert copy(memory, sink, index, platforms=[Platform.parse("linux/amd64")]).digest == image.digest
+    alone = make_index(memory, msgspec.structs.replace(image, annotations={"x": "y"}))
+    assert copy(memory, sink, alone, platforms=[Platform.parse("linux/amd64")]) == alone

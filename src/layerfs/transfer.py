@@ -155,7 +155,8 @@ class _Copy:
                 copied.append(self._tree(child, [platform], above))
         if not copied:
             raise NotFoundError(f"copy index {descriptor.digest}: no platform is wanted")
-        return descriptor if copied == chosen and set(chosen) == set(index.manifests) else copied[0]
+        whole = {child.digest for child in chosen} == {child.digest for child in index.manifests}
+        return descriptor if whole and copied == chosen else copied[0]
 
     def _image(self, manifest: Manifest) -> None:
         """Copy the configuration, then the layers, each blob once."""
