@@ -529,6 +529,9 @@ def test_a_reboot(store, runtime):
     path.write_text(json.dumps({**report, "status": "running", "pid": os.getpid(), "boot": "another"}))
     found = store.containers.get(container.id)
     assert (found.status, found.exit_code) == ("exited", 255)
+    assert [again.id for again in store.containers.resume()] == [container.id]
+    assert store.containers.get(container.id).status == "running"
+    assert store.containers.resume() == []
 
 
 def test_a_terminal(store, runtime):

@@ -211,7 +211,9 @@ def test_the_oci_configuration():
         spec(
             network="none", readonly=True, tty=True,
             mounts=(
-                MountSpec(type="bind", target="/t", source="/s", readonly=True), MountSpec(type="tmpfs", target="/m", size=5)),
+                MountSpec(type="bind", target="/t", source="/s", readonly=True),
+                MountSpec(type="tmpfs", target="/m", size=5),
+            ),
             limits=Limits(memory=1 << 20, cpus=0.5, pids=7, ulimits=(("nofile", 1, -1),)),
         )
     )  # fmt: skip

@@ -13,6 +13,7 @@ from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.roots import claimed_root, spec_for
 from layerfs.errors import LayerfsError, NotFoundError, UnsupportedError, system_errors
+from layerfs.fsutil import boot_id
 from layerfs.runtime import Identity, Report, Supervision, SupervisorClient, identify, read_report, signal_number
 
 __all__ = ["LIVE", "connect", "live_state", "socket_directory", "start_supervised", "wait_supervised"]
@@ -58,7 +59,8 @@ def start_supervised(parts: Parts, config: Config) -> None:
     parts.set_state(
         config.id,
         msgspec.structs.replace(
-            state, status="running", supervised=True, paused=False, stopped=False, process=None, exit_code=0, error="",
+            state, status="running", supervised=True, paused=False, stopped=False, interrupted=False,
+            process=None, exit_code=0, error="",
             started=time.time(), finished=0.0, fleeting=False,
         ),
     )  # fmt: skip
@@ -159,6 +161,7 @@ def _ended(state: State, report: Report | None) -> State:
     return msgspec.structs.replace(
         state, status="exited", process=None, exit_code=255, paused=False, health="none",
         error="its supervisor was killed, or the machine stopped: its exit code is not known", finished=time.time(),
+        interrupted=report is not None and report.boot != boot_id(),
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``supervised``: a supervisor keeps it, and its ``status.json`` says more than this; ``stopped``: by a user, so that
     ``unless-stopped`` does not start it again.
-    ``stacked``: layers of commits that the next one goes on from.
+    ``interrupted``: the machine stopped while it ran. ``stacked``: layers of commits that the next one goes on from.
     ``fleeting``: the container belongs to the command that made it, and goes with it.
     """
 
@@ -77,6 +77,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     supervised: bool = False
     paused: bool = False
     stopped: bool = False
+    interrupted: bool = False
     process: Identity | None = None
     exit_code: int = 0
     error: str = ""

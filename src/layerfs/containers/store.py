@@ -161,6 +161,20 @@ class ContainerStore:
 
     # ---- keeping ----
 
+    def resume(self) -> "Containers":
+        """After a reboot: start what ran when the machine stopped, where its restart policy wants that."""
+        started = []
+        for container in self.list():
+            state, policy = container.state, container.config.options.restart.policy
+            if not state.interrupted or policy not in ("always", "unless-stopped"):
+                continue
+            if policy == "unless-stopped" and state.stopped:
+                continue
+            with suppress(InUseError, NotFoundError):
+                container.start()
+                started.append(container)
+        return started
+
     def settle(self, text: str) -> None:
         """Set one container right after its end; no error when it is not there."""
         with suppress(NotFoundError):
