@@ -8,7 +8,7 @@ __all__ = ["Reserve"]
 
 _SIZE = 1 << 20
 _FULL = 1 << 20  # bytes that are free on a full disk, at most
-_ROOMY = 64 << 20  # bytes that are free where a new reserve harms nobody
+_ROOMY = 8 << 20  # bytes that are free where a new reserve harms nobody
 
 
 class Reserve:
