@@ -157,9 +157,12 @@ class StandardRuntime:
                 self.command("delete", "--force", id),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
-            if not (self.state_directory() / id / "state.json").exists():  # killed before it knew of the container
-                with suppress(OSError):
-                    remove_tree(self.state_directory() / id)
+            # What it leaves when it was killed while it made the container; runc mounts itself there for a moment.
+            with suppress(OSError):
+                for entry in (self.state_directory() / id).iterdir():
+                    with suppress(NativeError):
+                        native.detach(entry, lazy=True)
+                remove_tree(self.state_directory() / id)
 
 
 def remove_bundle(bundle: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from layerfs.errors import InvalidInputError, NotFoundError, native_error
-from layerfs.fsutil import Lock
+from layerfs.fsutil import Lock, sync_dir
 from layerfs.layers import probe_format
 from layerfs.metadata import Database
 
@@ -71,6 +71,8 @@ class Places(msgspec.Struct, frozen=True):
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for name in _DIRECTORIES:
                     (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                for place in (self.root / "blobs", self.root / "layers", self.root, self.root.parent):
+                    sync_dir(place)
         except OSError as exc:
             raise native_error(exc, f"create store {self.root}") from exc
 
@@ -127,6 +129,7 @@ def _create(places: Places, layer_format: str) -> None:
         finally:
             database.close()
         os.rename(places.root / "ingest" / "new.db", places.database)
+        sync_dir(places.root)
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 os.unlink(places.root / "ingest" / f"new.db{suffix}")
