@@ -19,7 +19,6 @@ from layerfs.build.stage import build_stage
 from layerfs.build.state import StageState
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
-from layerfs.imageconfig import timestamp
 from layerfs.leases import Lease
 from layerfs.oci import Platform
 from layerfs.reference import Reference
@@ -193,12 +192,12 @@ def _created(session: Session) -> "Any":
 
     def created(document: dict[str, Any]) -> str:
         if session.clamp is not None:
-            return timestamp(session.clamp)
+            return session.moment()
         key = cache_key("image", document)
         known = session.parts.database.record(_TIMES, key) if not session.options.no_cache else None
         if known is not None:
             return str(known["created"])
-        now = timestamp(session.now / 1e9)
+        now = session.moment()
         session.parts.database.put_record(_TIMES, key, {"created": now})
         return now
 

@@ -19,7 +19,6 @@ from layerfs.build.state import StageState
 from layerfs.build.tree import Tree, is_pattern
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
-from layerfs.imageconfig import timestamp
 from layerfs.layers import Layer
 from layerfs.unpack import record_layer
 
@@ -72,7 +71,7 @@ def copy_step(
 
             pieces, _ = gather(unpacked(session, sources), flags, session.keeper.memory, session.warn)
         layer = _write(session, stack, dest, pieces, flags, many=len(words) > 1 or copy.parents, link=copy.link)
-        record = CacheRecord(layer.diff_id, timestamp(session.now / 1e9), copy.line.text[:200])
+        record = CacheRecord(layer.diff_id, session.moment(), copy.line.text[:200])
         session.cache.keep(key, record)
     else:
         record = found

@@ -17,7 +17,7 @@ import msgspec
 
 from layerfs.build.options import BuildParts
 from layerfs.commit import freeze_upper
-from layerfs.containers.files import FILES, write_files
+from layerfs.containers.files import FILES, check_addresses, write_files
 from layerfs.containers.options import CreateOptions
 from layerfs.containers.support import SupportLayers
 from layerfs.digest import Digest
@@ -217,7 +217,9 @@ class Runner:
         if found is None:
             found = self.private_directory()
             kind = "none" if network == "none" else "host"
-            write_files(found, CreateOptions(image="", network=kind, add_hosts=self._add_hosts), HOSTNAME)
+            options = CreateOptions(image="", network=kind, add_hosts=self._add_hosts)
+            check_addresses(options)
+            write_files(found, options, HOSTNAME)
             with self._lock:
                 self._files[network] = found
         return found

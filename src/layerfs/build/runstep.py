@@ -24,7 +24,6 @@ from layerfs.build.state import StageState
 from layerfs.build.tree import Cursor, Names, Tree
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
-from layerfs.imageconfig import timestamp
 from layerfs.runtime import MountSpec
 
 __all__ = ["run_step"]
@@ -88,7 +87,7 @@ def run_step(
             insecure=insecure,
         )
         layer = session.runner.run(state.stack, command, lambda line: session.progress.output(step.number, line))
-    created = timestamp() if session.clamp is None else timestamp(session.clamp)
+    created = session.moment()
     session.cache.keep(key, CacheRecord(layer.diff_id, created, run.line.text[:200]))
     return layer.diff_id, created, False
 
@@ -207,7 +206,7 @@ class _Mounts:
         if record is None or record.layer is None:
             placed = lay_out(None, "/", pieces, CopyFlags(), many=True)
             layer = keep_layer(self.session, write_layer(self.session.parts.layers, placed))
-            record = CacheRecord(layer.diff_id, timestamp(), "bind mount of the context")
+            record = CacheRecord(layer.diff_id, self.session.moment(), "bind mount of the context")
             self.session.cache.keep(key, record)
         assert record.layer is not None
         return self.session.keeper.layers([record.layer], "the build context")

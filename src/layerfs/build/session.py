@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from layerfs.build.cache import BuildCache
 from layerfs.build.context import TreeKeeper, is_remote
@@ -16,6 +17,7 @@ from layerfs.build.state import StageState
 from layerfs.build.tree import Tree
 from layerfs.digest import Digest
 from layerfs.errors import BuildError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.imageconfig import timestamp
 from layerfs.images import Image
 from layerfs.leases import Lease
 from layerfs.oci import Platform
@@ -70,6 +72,12 @@ class Session:
     @staticmethod
     def _no_states(number: int) -> StageState:
         raise AssertionError(f"stage {number} is asked for before any is built")
+
+    def moment(self) -> str:
+        """The time that what is made now is said to be made at, as RFC 3339 text."""
+        if self.clamp is None:
+            return timestamp()
+        return datetime.fromtimestamp(self.clamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     # ---- steps ----
 

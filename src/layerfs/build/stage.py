@@ -14,7 +14,6 @@ from layerfs.build.runstep import run_step, shown_command
 from layerfs.build.session import Session, located
 from layerfs.build.state import StageState
 from layerfs.errors import InvalidInputError, UnsupportedError
-from layerfs.imageconfig import timestamp
 from layerfs.oci import Platform
 
 __all__ = ["build_stage"]
@@ -175,9 +174,7 @@ class _StageRun:
                 with session.parts.layers.view(state.stack) as view:
                     placed = make_directory(view, state.directory, flags)
                 layer = keep_layer(session, write_layer(session.parts.layers, placed)) if placed else None
-                record = CacheRecord(
-                    layer.diff_id if layer else None, timestamp(session.now / 1e9), meta.line.text[:200]
-                )
+                record = CacheRecord(layer.diff_id if layer else None, session.moment(), meta.line.text[:200])
                 session.cache.keep(key, record)
         if record.layer is not None:
             state.add_layer(record.layer, record.created, f"WORKDIR {meta.rest}")
