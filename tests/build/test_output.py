@@ -318,7 +318,7 @@ def test_the_same_as_buildah(kit, buildah, name):
     inspected = {key: value for key, value in inspected.items() if value}
     inspected["Labels"] = {key: value for key, value in (inspected.get("Labels") or {}).items() if "buildah" not in key}
     for key in ("Entrypoint", "Cmd", "ExposedPorts", "Volumes", "User", "StopSignal", "Labels"):
-        assert section.get(key) or None == (inspected.get(key) or None), key
+        assert (section.get(key) or None) == (inspected.get(key) or None), key
     assert set(inspected["Env"]) == set(section["Env"])
     assert section.get("WorkingDir", "/") == inspected.get("WorkingDir", "/")
 
