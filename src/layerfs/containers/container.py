@@ -3,8 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from layerfs.commit import CommitOptions
@@ -12,19 +10,15 @@ from layerfs.containers import actions, copying
 from layerfs.containers.attaching import attach, parse_keys
 from layerfs.containers.committing import Committed, commit_container
 from layerfs.containers.executing import ExecOptions, execute
-from layerfs.containers.inspecting import inspect_container
-from layerfs.containers.living import LIVE, connect, live_state
+from layerfs.containers.facts import ContainerFacts
+from layerfs.containers.living import LIVE, connect
 from layerfs.containers.logs import LogEntry, read_log
 from layerfs.containers.merged import container_changes, export_tree, merged
 from layerfs.containers.names import check_name
-from layerfs.containers.parts import Parts
-from layerfs.containers.record import Config, MountUse, State, Status
-from layerfs.containers.running import clean_up, reap, remove_all, run_in_foreground
+from layerfs.containers.running import clean_up, remove_all, run_in_foreground
 from layerfs.containers.top import Processes, processes
-from layerfs.digest import Digest
 from layerfs.errors import InUseError, NotFoundError
-from layerfs.fsutil import Lock, disk_usage
-from layerfs.metadata import ContainerRow
+from layerfs.fsutil import Lock
 from layerfs.native import Change
 from layerfs.runtime import Cgroup, Usage, is_alive, signal_process, wait_gone
 
@@ -34,120 +28,8 @@ _FORCE_SECONDS = 30.0
 _Stdio = tuple[int, int, int]
 
 
-class Container:
+class Container(ContainerFacts):
     """A container. What it shows is of the moment it was looked up; ``refresh`` looks again."""
-
-    def __init__(self, parts: Parts, row: ContainerRow) -> None:
-        self._parts = parts
-        self._row = row
-        self._state = live_state(parts, row.id, parts.state(row))[0]
-
-    # ---- what it is ----
-
-    @property
-    def id(self) -> str:
-        """64 hexadecimal digits."""
-        return self._row.id
-
-    @property
-    def name(self) -> str:
-        """Its name, without a slash."""
-        return self._row.name
-
-    @cached_property
-    def config(self) -> Config:
-        """All that does not change; read when it is first asked for."""
-        return self._parts.config(self.id)
-
-    @property
-    def state(self) -> State:
-        """All that changes."""
-        return self._state
-
-    @property
-    def image(self) -> str:
-        """The image as it was named."""
-        return self.config.options.image
-
-    @property
-    def image_id(self) -> Digest | None:
-        """The image ID."""
-        return self._row.image_id
-
-    @property
-    def created(self) -> float:
-        """Seconds since 1970."""
-        return self._row.created
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What it executes."""
-        return self.config.args
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of the image and of its own."""
-        return dict(self.config.section.get("Labels") or {})
-
-    @property
-    def mounts(self) -> tuple[MountUse, ...]:
-        """What is mounted in it."""
-        return self.config.mounts
-
-    @property
-    def status(self) -> Status:
-        """``created``, ``running``, ``paused``, ``restarting``, ``exited``."""
-        return self._state.status
-
-    @property
-    def health(self) -> str:
-        """``none``, ``starting``, ``healthy`` or ``unhealthy``."""
-        return self._state.health
-
-    @property
-    def exit_code(self) -> int:
-        """Of its last run; 0 before one."""
-        return self._state.exit_code
-
-    @property
-    def pid(self) -> int:
-        """Its first process as the host numbers it; 0 when it does not run."""
-        return self._state.process.pid if self._state.process is not None else 0
-
-    @property
-    def started_at(self) -> float:
-        """Seconds since 1970; 0 for never."""
-        return self._state.started
-
-    @property
-    def finished_at(self) -> float:
-        """Seconds since 1970; 0 for never."""
-        return self._state.finished
-
-    @property
-    def directory(self) -> Path:
-        """Where its own files are."""
-        return self._parts.directory(self.id)
-
-    def size(self) -> tuple[int, int]:
-        """Bytes of its changes on disk, and of all files that it sees (changes, and its layers' tars)."""
-        changes = disk_usage(self._parts.snapshots.upper(self.id))
-        return changes, changes + sum(self._parts.layers.get(diff_id).size for diff_id in self.config.diff_ids)
-
-    def inspect(self) -> dict[str, object]:
-        """All of it as docker's JSON has it."""
-        return inspect_container(self._parts, self._row, self.config, self._state)
-
-    def refresh(self) -> "Container":
-        """The container as it is now; NotFoundError when it is gone."""
-        if not reap(self._parts, self._parts.database.container(self.id)):
-            raise NotFoundError(f"container {self.id[:12]}: no such container")
-        self._look()
-        return self
-
-    def _look(self) -> None:
-        self._row = self._parts.database.container(self.id)
-        self._state = live_state(self._parts, self.id, self._parts.state(self._row))[0]
 
     # ---- starting and ending ----
 
