@@ -1,5 +1,7 @@
 import io
+import json
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +144,20 @@ def test_created_reads_nanoseconds(store: Store, tmp_path: Path) -> None:
 
     again = store.images.create(json.loads(document), image.manifest.layers)
     assert again.created == pytest.approx(1714557600.123456)
+
+
+def test_a_sweep_while_an_image_is_made_takes_none_of_it(store: Store, tmp_path: Path) -> None:
+    """Its two blobs are written before it is recorded, and no lease names them."""
+    image = store.images.get(make(store, tmp_path / "t", "app:1"))
+    real, sweeper = store.images.add, threading.Thread(target=store.sweep)
+
+    def add(target: Descriptor, name: str | None = None) -> None:
+        sweeper.start()
+        sweeper.join(0.5)
+        real(target, name)
+
+    store.images.add = add  # type: ignore[method-assign]
+    document = json.loads(image.config_bytes) | {"author": "someone else"}
+    made = store.images.create(document, image.manifest.layers, "docker.io/library/app:2")
+    sweeper.join()
+    assert store.images.get("app:2").id == made.id

@@ -420,3 +420,15 @@ def test_a_docker_archive_is_loaded_without_blobs(store: Store, make_sink: Make,
     with open_archive(tmp_path / "a", tmp_path) as source:
         copy(source, make_sink(), source.resolve(NAME), name=NAME)
     assert stored(store) == {target.digest, manifest_of(memory, target).config.digest}
+
+
+def test_an_index_that_names_the_same_often_is_looked_at_once(store: Store, make_sink: Make) -> None:
+    """Each level names the one below 2,000 times: without memory of what was seen, 10^13 documents are read."""
+    memory = Memory()
+    index = make_image(memory, layer_tar("a"))
+    for _ in range(4):
+        index = make_index(memory, *[index] * 2000)
+    sink = make_sink()
+    assert copy(memory, sink, index, name=NAME) == index
+    assert sink.has(index)
+    assert store.images.get(NAME).target == index

@@ -233,7 +233,8 @@ class ImageStore:
 
         What an index names and the store does not have, another platform's manifest, is no part of the image.
         """
-        self._database.add_image(target, *self._gather(target), name)
+        with self._database.transaction(durable=True):  # what was looked at is still there when it is recorded
+            self._database.add_image(target, *self._gather(target), name)
 
     def is_recorded(self, row: ImageRow) -> bool:
         """Whether the database says of an image what its documents say."""
@@ -248,7 +249,7 @@ class ImageStore:
         image_ids: dict[Digest, None] = {}
         diff_ids: dict[Digest, None] = {}
         blobs: dict[Digest, None] = {}
-        self._collect(target, image_ids, diff_ids, blobs, _MAX_DEPTH)
+        self._collect(target, image_ids, diff_ids, blobs, set(), _MAX_DEPTH)
         image_id = None
         if image_ids:
             chosen = self._manifest(target, None)[1].config.digest
@@ -276,10 +277,12 @@ class ImageStore:
             annotations=annotations,
         )
         parse_config(encode(document))
-        self._content.write(encode(document))
         target = descriptor_of(encode(manifest), manifest.media_type or MEDIA_MANIFEST)
-        self._content.write(encode(manifest))
-        self.add(target, name)
+        # In one transaction, so that no sweep finds the two blobs before the image is recorded that needs them.
+        with self._database.transaction(durable=True):
+            self._content.write(encode(document))
+            self._content.write(encode(manifest))
+            self.add(target, name)
         row = self._database.image(target.digest)
         if row is None:
             raise NotFoundError(f"image {target.digest}: it was removed at once")
@@ -291,8 +294,12 @@ class ImageStore:
         image_ids: dict[Digest, None],
         diff_ids: dict[Digest, None],
         blobs: dict[Digest, None],
+        seen: set[Digest],
         depth: int,
     ) -> None:
+        if descriptor.digest in seen:
+            return
+        seen.add(descriptor.digest)
         if depth == 0:
             raise IntegrityError(f"index {descriptor.digest}: more than {_MAX_DEPTH} indexes in one another")
         document = parse_manifest(self._content.read(descriptor.digest, MANIFEST_LIMIT), descriptor.media_type)
@@ -300,7 +307,7 @@ class ImageStore:
         if isinstance(document, Index):
             for child in document.manifests:
                 if self._content.has(child):
-                    self._collect(child, image_ids, diff_ids, blobs, depth - 1)
+                    self._collect(child, image_ids, diff_ids, blobs, seen, depth - 1)
             return
         blobs.update(dict.fromkeys([document.config.digest, *(layer.digest for layer in document.layers)]))
         if is_config(document.config.media_type):

@@ -139,19 +139,20 @@ def _record(parts: StoreParts, reference: Reference, found: Descriptor, target: 
     parts.images.add(target, name)
     parts.database.add_repo_digest(reference.name, found.digest, target.digest)
     with parts.database.transaction():
-        for layer in _layers(parts, target):
+        for layer in _layers(parts, target, set()):
             parts.database.add_blob_source(layer.digest, repository)
     return before != target.digest
 
 
-def _layers(parts: StoreParts, descriptor: Descriptor, depth: int = 8) -> Iterator[Descriptor]:
+def _layers(parts: StoreParts, descriptor: Descriptor, seen: set[Digest]) -> Iterator[Descriptor]:
     """The layers of a manifest, or of all manifests of an index that are here."""
-    if depth == 0 or not parts.content.has(descriptor):
+    if descriptor.digest in seen or not parts.content.has(descriptor):
         return
+    seen.add(descriptor.digest)
     document = parse_manifest(parts.content.read(descriptor.digest, MANIFEST_LIMIT), descriptor.media_type)
     if isinstance(document, Index):
         for child in document.manifests:
-            yield from _layers(parts, child, depth - 1)
+            yield from _layers(parts, child, seen)
     else:
         yield from (layer for layer in document.layers if is_layer(layer.media_type))
 

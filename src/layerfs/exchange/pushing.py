@@ -139,6 +139,7 @@ class _Push:
         self._store = StoreSource(parts.content, parts.layers)
         self._made: dict[Digest, bytes] = {}
         self._sent: dict[Digest, Descriptor] = {}
+        self._prepared: dict[Digest, Descriptor] = {}
         self._stop = threading.Event()
         self.layers: set[Digest] = set()
         """The layer blobs of what was prepared."""
@@ -155,8 +156,15 @@ class _Push:
 
     def prepare(self, descriptor: Descriptor, depth: int) -> Descriptor:
         """The manifest or index to send: this one, unless layers below it had to be compressed and sent."""
+        known = self._prepared.get(descriptor.digest)
+        if known is not None:
+            return msgspec.structs.replace(descriptor, digest=known.digest, size=known.size)
         if depth == 0:
             raise IntegrityError(f"index {descriptor.digest}: too many indexes in one another")
+        self._prepared[descriptor.digest] = prepared = self._prepare(descriptor, depth)
+        return prepared
+
+    def _prepare(self, descriptor: Descriptor, depth: int) -> Descriptor:
         self._lease.protect([descriptor.digest])
         data = self._content.read(descriptor.digest, MANIFEST_LIMIT)
         document = parse_manifest(data, descriptor.media_type)

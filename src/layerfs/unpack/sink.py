@@ -68,7 +68,7 @@ class UnpackingSink:
         """Whether a blob need not be brought: a layer that is unpacked, a manifest with all below it, else a blob."""
         self._lease.protect([descriptor.digest])
         if is_manifest(descriptor.media_type) or is_index(descriptor.media_type):
-            return self._is_complete(descriptor, _DEPTH_LIMIT)
+            return self._is_complete(descriptor, set(), _DEPTH_LIMIT)
         diff_id = self._diff_ids.get(descriptor.digest)
         return self._has_layer(diff_id) if diff_id is not None else self._content.has(descriptor)
 
@@ -111,14 +111,17 @@ class UnpackingSink:
                 raise IntegrityError(f"image {manifest.config.digest}: two diff IDs for layer {layer.digest}")
         return found
 
-    def _is_complete(self, descriptor: Descriptor, depth: int) -> bool:
+    def _is_complete(self, descriptor: Descriptor, seen: set[Digest], depth: int) -> bool:
+        if descriptor.digest in seen:  # else an index that names one thing often could keep us for ever
+            return True
+        seen.add(descriptor.digest)
         if not depth or not self._content.has(descriptor):
             return False
         document = parse_manifest(self._content.read(descriptor.digest, MANIFEST_LIMIT), descriptor.media_type)
         if isinstance(document, Index):
             children = document.manifests
             self._lease.protect(child.digest for child in children)
-            return all(self._is_complete(child, depth - 1) for child in children)
+            return all(self._is_complete(child, seen, depth - 1) for child in children)
         return self._has_parts(document)
 
     def _has_parts(self, manifest: Manifest) -> bool:
