@@ -27,6 +27,8 @@ class Lease:
         self._id = ""
 
     def __enter__(self) -> Self:
+        if self._database.readonly:  # nobody can remove anything
+            return self
         self._ingest.sweep()  # what crashed commands left, above all the space that it takes
         with ExitStack() as stack:
             directory = stack.enter_context(self._ingest.directory("lease"))
@@ -38,7 +40,8 @@ class Lease:
 
     def protect(self, digests: Iterable[Digest]) -> None:
         """Keep these, whether they are here yet or not."""
-        self._database.protect(self._id, digests)
+        if not self._database.readonly:
+            self._database.protect(self._id, digests)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
