@@ -57,6 +57,7 @@ class SnapshotStore:
         self.root = root
         self._layers = layers
         self._database = database
+        self._left = False
 
     # ---- what there is ----
 
@@ -72,7 +73,10 @@ class SnapshotStore:
             self._database.add_snapshot(key, diff_ids)
             for diff_id in diff_ids:  # in the transaction: from here on no sweep takes one of them
                 if not self._layers.has(diff_id):
-                    raise NotFoundError(f"snapshot {key}: layer {diff_id} is not in the store")
+                    raise NotFoundError(
+                        f"snapshot {key}: layer {diff_id} is not in the store",
+                        hint="layerfs system check says what is missing; bring the image again",
+                    )
             place = self.root / key
             with suppress(FileNotFoundError):
                 remove_tree(place)  # left by a crash between this directory and its row
@@ -227,8 +231,9 @@ class SnapshotStore:
     def release(self, key: str, *, layers: bool = True) -> None:
         """Nothing has the snapshot mounted any more; layer mounts that only it needed go.
 
-        Without ``layers`` they stay for the next mount, until ``release_layers``.
+        Without ``layers`` they stay for the next mount, until ``release_layers`` or ``close``.
         """
+        self._left = self._left or not layers
         with self._database.transaction():
             row = self.row(key)
             self._database.set_mounted(key, None, None)
@@ -238,7 +243,13 @@ class SnapshotStore:
     def release_layers(self) -> None:
         """Unmount all layers that no mounted snapshot needs, as after a view was unmounted. What is mounted above a
         layer stays usable; a later mount of the layer only does not share its page cache."""
+        self._left = False
         self._layers.release(sorted(set(self._layers.mounted()) - self._needed()))
+
+    def close(self) -> None:
+        """Unmount the layers that were left mounted, and that nobody needs."""
+        if self._left:
+            self.release_layers()
 
     def _needed(self) -> set[Digest]:
         return {diff_id for row in self._database.mounted_snapshots() if _is_mounted(row) for diff_id in row.diff_ids}
