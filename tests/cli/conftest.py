@@ -25,7 +25,7 @@ class Layerfs:
 
     def process(self, *words, code=0, data=None, environment=None, **keywords):
         result = subprocess.run(
-            [sys.executable, "-m", "layerfs", *map(str, words)],
+            [sys.executable, "-m", "layerfs", *(word if isinstance(word, bytes) else str(word) for word in words)],
             input=b"" if data is None else data,
             capture_output=True,
             env=self.environment | (environment or {}),

@@ -92,3 +92,14 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(layerfs, box, words):
         process.stdout.close()
         assert process.wait(20) == 141
         assert process.stderr.read() == b""
+
+
+def test_arguments_that_are_no_utf8(layerfs, box, tmp_path):
+    assert "not UTF-8" in layerfs.error("run", "box", "echo", b"\xff", code=125)
+    assert "not UTF-8" in layerfs.error("create", "-e", b"A=\xff", "box", code=125)
+    assert layerfs("ps", "-aq") == ""
+    name = bytes(tmp_path) + b"/\xff.tar"
+    with open(name, "wb") as file:
+        file.write(tar_of({"a": b"1"}))
+    layerfs("import", name, "raw")
+    assert layerfs("history", "--no-trunc", "--format", "{{.Comment}}", "raw").endswith("/\ufffd.tar\n")

@@ -126,6 +126,9 @@ def _failed(error: Exception, context: Context) -> int:
         traceback.print_exc()
     if isinstance(error, OSError) and not isinstance(error, LayerfsError):
         error = native_error(error, os.fsdecode(error.filename) if error.filename else "system call")
+    if isinstance(error, UnicodeEncodeError):
+        # A byte of an argument that is no UTF-8.  File names in layers may have such; JSON, which holds this, may not.
+        error = InvalidInputError(f"argument {error.object!r:.200}: not UTF-8")
     known = isinstance(error, LayerfsError)
     message = str(error) if known else f"internal error: {type(error).__name__}: {error}"
     hint = getattr(error, "hint", None) if known else "with layerfs --debug it shows where"

@@ -1,5 +1,6 @@
 """Images in and out of a store by files: import, load, save."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -58,11 +59,16 @@ def import_image(
             None,
             created=created,
             platform=platform,
-            comment=message or f"Imported from {source if isinstance(source, str | Path) else '-'}",
+            comment=message or _imported_from(source),
             diff_id=layer.diff_id,
         )
         descriptor = Descriptor(media_type=MEDIA_LAYER, digest=layer.diff_id, size=layer.size)
         return parts.images.create(apply_changes(document, changes), [descriptor], name)
+
+
+def _imported_from(source: Path | str | BinaryIO) -> str:
+    text = str(source) if isinstance(source, str | Path) else "-"
+    return f"Imported from {os.fsencode(text).decode('utf-8', 'replace')}"  # a file's name may be any bytes
 
 
 def _new_name(reference: str | None) -> str | None:
