@@ -195,6 +195,7 @@ def _scenarios() -> list[Scenario]:
         Scenario("commit", ("commit", "done", "new:1"), image, _has_image),
         Scenario("rm", ("rm", "done"), frozenset(("done",)), _container_gone, again=(0, 1)),
         Scenario("mount", ("mount", "two:1")),
+        Scenario("migrate", ("system", "migrate", "dir")),
         Scenario("volume", ("volume", "create", "vol"), promised=_has_volume, again=(0, 1)),
         Scenario("check", ("system", "check", "--repair"), prepare=_damage, damaged=True, again=(0,)),
     ]
@@ -228,7 +229,7 @@ class World:
         self._fill()
 
     def open(self) -> Store:
-        return Store.open(self.place / "root", self.place / "run", layer_format=self.format)
+        return Store.open(self.place / "root", self.place / "run")
 
     def _registry(self) -> None:
         """In a process that is no child of ours, because the tracer waits for all children; it ends with us."""
@@ -264,6 +265,7 @@ class World:
             (self.place / name).write_bytes(data)
         (self.place / "out").mkdir()
         with self.open() as store:
+            assert store.layer_format == self.format
             store.import_image(self.place / "box.tar", "box:1")
             store.import_image(self.place / "small.tar", "small:1")
             store.load(self.place / "two.tar")
@@ -272,7 +274,12 @@ class World:
             code = store.containers.run(options, (null, null, null))[1]
             os.close(null)
             assert code == 0
+        self.keep()
+
+    def keep(self) -> None:
+        """What is in place now is where every trial begins."""
         unmount_below(self.place)
+        subprocess.run(["rm", "-rf", self.template], check=True)
         subprocess.run(["cp", "-a", self.place, self.template], check=True)
         self.remember()
 

@@ -345,6 +345,7 @@ def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     special = path.exists() and not path.is_file()
     written = path if special else path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
+        file: BinaryIO
         if special:
             file = open(written, "wb", buffering=0)
         else:

@@ -97,6 +97,7 @@ _SYSTEM: dict[str, Entry] = {
     **_as_verbs("events", "info", "prune"),
     "check": Entry("system_check", "Verify what is stored, and repair it"),
     "df": Entry("system_df", "Show how much disk space is used"),
+    "migrate": Entry("system_migrate", "Keep layers in the other format"),
 }
 
 _VOLUME: dict[str, Entry] = {

@@ -10,9 +10,10 @@ from layerfs.metadata.images import ImageTables
 from layerfs.metadata.layers import LayerTables
 from layerfs.metadata.records import RecordTables
 from layerfs.metadata.rows import ContainerRow, ImageRow, LayerRow, SnapshotRow
+from layerfs.metadata.salvage import SalvageTables
 
 __all__ = ["ContainerRow", "Database", "ImageRow", "LayerRow", "SnapshotRow"]
 
 
-class Database(ImageTables, LayerTables, ContainerTables, RecordTables):
+class Database(ImageTables, LayerTables, ContainerTables, RecordTables, SalvageTables):
     """The store's SQLite file; made when it is missing, unless ``readonly``. Any thread may use it."""

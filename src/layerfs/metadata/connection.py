@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from layerfs.errors import IntegrityError, LayerfsError, UnsupportedError
+from layerfs.errors import IntegrityError, InvalidInputError, LayerfsError, UnsupportedError
 from layerfs.metadata.reserve import Reserve
 from layerfs.metadata.schema import SCHEMA, VERSION
 
@@ -23,7 +23,7 @@ class Connection:
         self.path = path
         self.readonly = readonly
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._guard = threading.Lock()
         if not readonly:
             self._open()
@@ -48,8 +48,16 @@ class Connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
         with self._guard:
-            self._connections.append(connection)
+            self._close_ended()
+            self._connections.append((threading.current_thread(), connection))
         return connection
+
+    def _close_ended(self) -> None:
+        """Close the connections of threads that are gone: a copy has new ones each time, a store may live long."""
+        ended = [connection for thread, connection in self._connections if not thread.is_alive()]
+        self._connections = [each for each in self._connections if each[1] not in ended]
+        for connection in ended:
+            connection.close()
 
     def _open(self) -> None:
         """Make or take over the database. On a full disk the reserve goes for that, so that things can be removed."""
@@ -117,7 +125,7 @@ class Connection:
     def close(self) -> None:
         """Close the connections of all threads; again is allowed."""
         with self._guard:
-            for connection in self._connections:
+            for _, connection in self._connections:
                 connection.close()
             self._connections.clear()
         self._local = threading.local()
@@ -125,7 +133,9 @@ class Connection:
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when nothing is."""
         found = [row[0] for row in self._rows("PRAGMA integrity_check")]
-        return [] if found == ["ok"] else found
+        dangling = self._rows("PRAGMA foreign_key_check")
+        found += [f"a row of {row[0]} names what is not in {row[2]}" for row in dangling]
+        return [text for text in found if text != "ok"]
 
     def setting(self, key: str) -> str | None:
         """A fact about the store, as its layer format."""
@@ -142,6 +152,8 @@ class Connection:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"database {path}: a text is not UTF-8") from None
     except sqlite3.OperationalError as exc:
         text = str(exc)
         if "locked" in text or "busy" in text:

@@ -91,6 +91,11 @@ class ContainerTables(Connection):
         with self.transaction():
             self._run("UPDATE containers SET state = ? WHERE id = ?", json.dumps(state), id)
 
+    def set_container_image(self, id: str, target: Digest, image_id: Digest) -> None:
+        """Correct the image that a container was made of."""
+        with self.transaction(durable=True):
+            self._run("UPDATE containers SET target = ?, image_id = ? WHERE id = ?", target, image_id, id)
+
     def rename_container(self, id: str, name: str) -> None:
         """Give a container another name; ExistsError."""
         with self.transaction():

@@ -8,12 +8,14 @@ import msgspec
 
 from layerfs.blobs import NO_PROGRESS, PIECE, Progress
 from layerfs.compression import open_reader
+from layerfs.containers.record import decode_config
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
 from layerfs.leases import Lease
 from layerfs.metadata import ImageRow
 from layerfs.oci import MANIFEST_LIMIT, Index, parse_manifest
 from layerfs.store._parts import Parts
+from layerfs.store._rebuilding import rebuild
 from layerfs.unpack import record_layer
 
 __all__ = ["Finding", "check"]
@@ -24,7 +26,7 @@ _HINT_AGAIN = "pull or load the image again"
 class Finding(msgspec.Struct, frozen=True):
     """Something that is wrong with the store, the images that it touches, and whether it was mended."""
 
-    kind: Literal["database", "blob", "layer", "image", "litter"]
+    kind: Literal["database", "blob", "layer", "image", "container", "litter"]
     name: str
     reason: str
     images: tuple[str, ...] = ()
@@ -56,12 +58,26 @@ class _Check:
             yield from self._blobs()
         yield from self._layers()
         yield from self._images()
+        yield from self._containers()
         if self.repair and self.parts.ingest.sweep():
             yield Finding("litter", str(self.parts.places.ingest), "left by a command that was killed", repaired=True)
 
     def _database(self) -> Iterator[Finding]:
-        for reason in self.parts.database.check():
-            yield Finding("database", str(self.parts.places.database), reason)
+        """A damaged database is made anew before anything is looked up in it."""
+        try:
+            reasons = self.parts.database.check()
+            for table in ("images", "layers", "names", "snapshots", "containers"):
+                getattr(self.parts.database, table)()
+        except (LayerfsError, ValueError) as exc:
+            reasons = [str(exc)]
+        done = ""
+        if reasons and self.repair:
+            self.parts.database.close()
+            self.parts.use.release()
+            done = f"; {rebuild(self.parts.places)}"
+            self.parts.use.acquire()
+        for reason in reasons:
+            yield Finding("database", str(self.parts.places.database), reason + done, (), bool(done))
 
     # ---- blobs ----
 
@@ -166,6 +182,25 @@ class _Check:
             if not self.parts.layers.has(diff_id) and database.layer(diff_id) is None:
                 repaired = self.mender is not None and self.mender.layer(diff_id)
                 yield Finding("layer", diff_id, "missing", self._names(row), repaired)
+
+    def _containers(self) -> Iterator[Finding]:
+        """A container's row says what the record beside its files says."""
+        database = self.parts.database
+        for row in database.containers():
+            try:
+                place = self.parts.places.root / "containers" / row.id / "config.json"
+                config = decode_config(place.read_bytes(), row.id)
+            except FileNotFoundError:
+                if any(row.id == other.id for other in database.containers()):
+                    yield Finding("container", row.id, "its config.json is missing", (), False)
+                continue
+            except (LayerfsError, OSError) as exc:
+                yield Finding("container", row.id, str(exc), (), False)
+                continue
+            if (row.target, row.image_id) != (config.image_target, config.image_id):
+                if self.repair:
+                    database.set_container_image(row.id, Digest(config.image_target), Digest(config.image_id))
+                yield self._record(f"container {row.name}", "its record is wrong", ())
 
     def _record(self, name: str, reason: str, images: tuple[str, ...]) -> Finding:
         return Finding("database", name, reason, images, self.repair)

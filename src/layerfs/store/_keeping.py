@@ -9,6 +9,7 @@ from layerfs.errors import InUseError, NotFoundError
 from layerfs.fsutil import disk_usage
 from layerfs.gc import Swept, sweep
 from layerfs.images import Image, Removal
+from layerfs.store._migrating import remove_other_layers
 from layerfs.store._parts import Parts
 
 __all__ = ["ImageUsage", "Pruned", "Usage", "prune_images", "remove_image", "sweep_store", "usage"]
@@ -100,7 +101,8 @@ def sweep_store(
     """Remove what nothing names, and with ``damaged`` what a check has put away."""
     if not dry_run:
         parts.snapshots.sweep()
-    return sweep(
+    left = remove_other_layers(parts.places, parts.database, dry_run=dry_run) if damaged else 0
+    swept = sweep(
         parts.content,
         parts.layers,
         parts.database,
@@ -109,6 +111,7 @@ def sweep_store(
         dry_run=dry_run,
         damaged=damaged,
     )
+    return msgspec.structs.replace(swept, reclaimed=swept.reclaimed + left)
 
 
 def remove_image(parts: Parts, text: str, *, force: bool = False, prune: bool = True) -> list[Removal]:

@@ -3,7 +3,7 @@
 import msgspec
 
 from layerfs.content import ContentStore
-from layerfs.fsutil import Ingest
+from layerfs.fsutil import Ingest, Lock
 from layerfs.images import ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
@@ -22,7 +22,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """The stores below one root."""
+    """The stores below one root; ``use`` is held shared while they are open."""
 
     places: Places
     database: Database
@@ -31,4 +31,5 @@ class Parts(msgspec.Struct, frozen=True):
     ingest: Ingest
     images: ImageStore
     snapshots: SnapshotStore
+    use: Lock
     keep_blobs: bool = True

@@ -1,23 +1,25 @@
 """Where a store lies, and how it is made and opened (docs/storage.md)."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from layerfs.errors import InvalidInputError, NotFoundError, native_error
+from layerfs.errors import InUseError, InvalidInputError, NotFoundError, native_error
 from layerfs.fsutil import Lock, sync_dir
 from layerfs.layers import probe_format
 from layerfs.metadata import Database
 
-__all__ = ["Places", "default_root", "default_run", "open_database"]
+__all__ = ["Places", "default_root", "default_run", "exclusive", "layers_directory", "open_database"]
 
 _DIRECTORIES = (
     "blobs",
     "blobs/sha256", "blobs/sha512", "layers",
     "layers/sha256", "layers/sha512", "snapshots", "containers", "volumes", "ingest",
 )  # fmt: skip
+_USE = "lock-store"
 _RUN_DIRECTORIES = ("layers", "mounts", "containers")
 
 
@@ -90,8 +92,26 @@ class Places(msgspec.Struct, frozen=True):
             raise native_error(exc, f"create {self.run}") from exc
 
 
-def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[Database, str]:
-    """The database and the store's layer format; both are made with the store.
+def layers_directory(places: Places, database: Database) -> Path:
+    """Where the layers are: the database says it, so that a change of their format is one transaction."""
+    return places.root / (database.setting("layers") or "layers")
+
+
+@contextmanager
+def exclusive(places: Places, what: str) -> Iterator[None]:
+    """Nobody else has the store open meanwhile; InUseError when somebody has."""
+    try:
+        lock = Lock(places.ingest / _USE, blocking=False).acquire()
+    except InUseError:
+        raise InUseError(f"{what}: another command works with the store", hint="wait until it has ended") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[Database, str, Lock]:
+    """The database, the store's layer format, and the lock that says that the store is in use.
 
     ``layer_format`` is ``auto``, ``erofs`` or ``dir``. NotFoundError when there is no store and ``create`` is off,
     InvalidInputError when the store has another format than the one asked for.
@@ -102,8 +122,15 @@ def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[D
         if not create:
             raise NotFoundError(f"store {places.root}: there is none")
         _create(places, layer_format)
-    database = Database(places.database, readonly=places.readonly)
-    found = database.setting("layer_format")
+    use = Lock(places.ingest / _USE, shared=True)
+    if not places.readonly:
+        use.acquire()
+    try:
+        database = Database(places.database, readonly=places.readonly)
+        found = database.setting("layer_format")
+    except BaseException:
+        use.release()
+        raise
     if found is None:
         database.close()
         raise NotFoundError(f"store {places.root}: {places.database} is not the database of a store")
@@ -113,7 +140,7 @@ def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[D
             f"store {places.root}: it has layer format {found}, not {layer_format}",
             hint="give another --root, or move it: layerfs system migrate",
         )
-    return database, found
+    return database, found, use
 
 
 def _create(places: Places, layer_format: str) -> None:

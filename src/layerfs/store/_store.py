@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.fsutil import Ingest
+from layerfs.fsutil import Ingest, Lock
 from layerfs.images import Image, ImageStore, Removal
 from layerfs.layers import LayerStore, View
 from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
 from layerfs.store._parts import Limits, Parts
-from layerfs.store._places import Places, default_root, default_run, open_database
+from layerfs.store._places import Places, default_root, default_run, layers_directory, open_database
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
@@ -66,9 +66,17 @@ class Store:
         """
         place = Path(root).absolute() if root is not None else default_root()
         places = Places(place, Path(run).absolute() if run is not None else default_run(place))
-        database, found = open_database(places, layer_format, create=create)
+        database, found, use = open_database(places, layer_format, create=create)
         places.make_run()
-        return cls(_parts(places, database, found), found)
+        return cls(_parts(places, database, found, use), found)
+
+    @classmethod
+    def rebuild_database(cls, root: Path | str | None = None, run: Path | str | None = None) -> str:
+        """Make the database of a store anew from what is on disk and what of the old one can be read; what was done."""
+        from layerfs.store._rebuilding import rebuild
+
+        place = Path(root).absolute() if root is not None else default_root()
+        return rebuild(Places(place, Path(run).absolute() if run is not None else default_run(place)))
 
     # ---- parts ----
 
@@ -108,8 +116,10 @@ class Store:
         return self.parts.database
 
     def close(self) -> None:
-        """Let go of the database; again is allowed."""
+        """Unmount layers that are not in use any more, and let go of the database; again is allowed."""
+        self.parts.snapshots.close()
         self.parts.database.close()
+        self.parts.use.release()
 
     def __enter__(self) -> Self:
         return self
@@ -387,12 +397,22 @@ class Store:
 
         return check(self.parts, quick=quick, repair=repair, progress=progress)
 
+    def migrate(self, layer_format: str, *, progress: Progress = NO_PROGRESS) -> int:
+        """Keep layers in format ``erofs`` or ``dir`` from now on; how many were converted. InUseError while containers
+        run, something is mounted, or another command works with the store."""
+        from layerfs.store._migrating import migrate
 
-def _parts(places: Places, database: Database, layer_format: str) -> Parts:
+        count = migrate(self.parts, layer_format, progress=progress)
+        self.parts = _parts(self.parts.places, self.database, layer_format, self.parts.use)
+        self.layer_format, self._containers = layer_format, None
+        return count
+
+
+def _parts(places: Places, database: Database, layer_format: str, use: Lock) -> Parts:
     content = ContentStore(places.root / "blobs", places.ingest)
     rootless = _is_rootless()
     layers = LayerStore(
-        places.root / "layers",
+        layers_directory(places, database),
         places.run / "layers",
         places.ingest,
         layer_format,
@@ -407,6 +427,7 @@ def _parts(places: Places, database: Database, layer_format: str) -> Parts:
         ingest=Ingest(places.ingest),
         images=ImageStore(content, database),
         snapshots=SnapshotStore(places.root / "snapshots", layers, database),
+        use=use,
         keep_blobs=database.setting("keep_blobs") != "no",
     )
 

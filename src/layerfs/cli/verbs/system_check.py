@@ -23,7 +23,18 @@ COMMAND = Command(
 def run(args: Args, context: Context) -> int:
     """Print what is wrong as it is found."""
     left = found = 0
-    for finding in context.store.check(quick=args.quick, repair=args.repair, progress=context.progress()):
+    try:
+        store = context.store
+    except IntegrityError as exc:
+        if not args.repair:
+            raise
+        # What is damaged is the database itself, so that there is no store to ask.
+        from layerfs.store import Store
+
+        done = Store.rebuild_database(context.root, context.run)
+        context.out(f"{exc}; {done}; repaired\n")
+        found, store = 1, context.store
+    for finding in store.check(quick=args.quick, repair=args.repair, progress=context.progress()):
         found += 1
         left += not finding.repaired
         if args.format:
