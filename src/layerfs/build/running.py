@@ -126,7 +126,9 @@ class Runner:
             with self._mounted(key) as root:
                 spec = self._spec(key, root, command)
                 code, tail = self._execute(spec, root, output)
-                if code and self._debug_shell:
+            if code and self._debug_shell:
+                # A mount serves one process: it went with the command's namespace.
+                with self._mounted(key) as root:
                     self._open_shell(spec, root)
             if code:
                 raise _failure(command, code, tail)
