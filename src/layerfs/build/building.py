@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any
 
@@ -171,6 +170,9 @@ def _one_by_one(session: Session, plan: Plan) -> StageState:
 
 def _at_once(session: Session, plan: Plan, jobs: int) -> StageState:
     """A stage begins when those before it have begun, and waits where it needs one: so there is no deadlock."""
+    # Imported here because most builds have one stage, or nothing to do.
+    from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
     futures: dict[int, Future[StageState]] = {}
     session.state_of = lambda number: futures[number].result()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="layerfs-build")
