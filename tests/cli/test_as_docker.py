@@ -1,10 +1,12 @@
 """What users of docker type and read, where it once was another thing here."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
@@ -103,3 +105,17 @@ def test_arguments_that_are_no_utf8(layerfs, box, tmp_path):
         file.write(tar_of({"a": b"1"}))
     layerfs("import", name, "raw")
     assert layerfs("history", "--no-trunc", "--format", "{{.Comment}}", "raw").endswith("/\ufffd.tar\n")
+
+
+def test_save_of_a_repository_takes_all_its_tags(layerfs, box):
+    layerfs("tag", "box", "box:2", "other:2")
+    names = lambda *words: [  # noqa: E731
+        name
+        for image in json.load(
+            tarfile.open(fileobj=io.BytesIO(layerfs.process("save", *words).stdout)).extractfile("manifest.json")
+        )
+        for name in image["RepoTags"] or []
+    ]
+    assert sorted(names("box")) == ["docker.io/library/box:2", "docker.io/library/box:latest"]
+    assert names("box:2") == ["docker.io/library/box:2"]
+    assert names(layerfs("images", "-q", "box").split()[0]) == []

@@ -22,7 +22,8 @@ COMMAND = Command(
         flag("-q", "--quiet", help="Show no progress"),
     ],
     least=1,
-    notes="A docker-archive is an OCI layout at once, as docker save writes it today.",
+    notes="A docker-archive is an OCI layout at once, as docker save writes it today. A repository without a tag\n"
+    "stands for all its tags.",
 )
 
 
@@ -34,9 +35,26 @@ def run(args: Args, context: Context) -> None:
     if args.format == "oci-dir" and to_stdout:
         raise InvalidInputError("save: an OCI layout directory needs a place", hint="give -o DIRECTORY")
     context.store.save(
-        args.rest,
+        [name for text in args.rest for name in _names(context, text)],
         context.binary_out("an archive") if to_stdout else args.output,
         format=args.format,
         platform=Platform.parse(args.platform) if args.platform else None,
         progress=context.progress(args.quiet),
     )
+
+
+def _names(context: Context, text: str) -> list[str]:
+    """The name itself, or where it is a repository without a tag, all names there are of it."""
+    from layerfs.reference import Reference, is_id_prefix
+
+    try:
+        reference = Reference.parse(text)
+    except InvalidInputError:
+        return [text]
+    if reference.tag is not None or reference.digest is not None:
+        return [text]
+    images = context.store.images
+    found = [name for image in images.list() for name in image.names if Reference.parse(name).name == reference.name]
+    if not found and is_id_prefix(text):
+        return [text]
+    return sorted(found) or [text]
