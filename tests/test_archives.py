@@ -9,6 +9,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites.blob_suite import NAME, BlobSuite, Memory, Place, layer_tar, make_image, make_index, noise, on
 
-from layerfs.archives import ArchiveSink, OciLayoutSink, create_archive, open_archive, open_layout
+from layerfs.archives import ArchiveSink, OciLayoutSink, create_archive, docker_archive, open_archive, open_layout
 from layerfs.archives.tarindex import TarIndex
 from layerfs.compression import compress
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, LayerfsError, NativeError, NotFoundError
-from layerfs.oci import MEDIA_LAYER, Descriptor, Manifest, descriptor_of, parse_manifest
+from layerfs.oci import MEDIA_LAYER, Descriptor, Manifest, descriptor_of, parse_config, parse_manifest
 from layerfs.transfer import copy
 
 Archive = dict[str, bytes]
@@ -667,3 +668,35 @@ def test_the_index_finds_what_tarfile_wrote(
         assert index.names() == wanted
         for name, content in zip(wanted, contents, strict=False):
             assert index.read(name, 1 << 20) == content
+
+
+def test_many_small_records_take_no_longer_than_large_ones(tmp_path: Path) -> None:
+    records = b"6 a=b\n" * (170_000)
+    header = tarbuild.file("PaxHeaders", records)
+    block = bytearray(header[:512])
+    block[156:157] = b"x"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    path = tmp_path / "archive"
+    path.write_bytes(tarbuild.archive(bytes(block) + header[512:], tarbuild.file("a", b"content")))
+    with open(path, "rb") as file:
+        started = time.process_time()
+        assert TarIndex(file.fileno(), "archive").names() == ["a"]
+        assert time.process_time() - started < 3
+
+
+def test_names_are_bounded_all_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerfs.archives.tarindex._NAMES_LIMIT", 1000)
+    path = write(tmp_path / "archive", {f"{'n' * 90}{number}": b"" for number in range(12)})
+    with open(path, "rb") as file, pytest.raises(IntegrityError, match="bytes of names"):
+        TarIndex(file.fileno(), "archive")
+
+
+def test_a_configuration_that_many_images_have_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = docker_save(layer_tar("a"))
+    archive["manifest.json"] = json.dumps(json.loads(archive["manifest.json"]) * 50).encode()
+    read = []
+    monkeypatch.setattr(docker_archive, "parse_config", lambda data: read.append(1) or parse_config(data))
+    with open_archive(write(tmp_path / "archive", archive), tmp_path) as source:
+        assert len(source.images()) == 50
+    assert len(read) == 1

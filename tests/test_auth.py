@@ -289,6 +289,7 @@ def test_log_in_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
         '{"auths": []}',
         '{"auths": {"h": {"auth": "secret!"}}}',
         '{"auths": {"h": {"auth": 5}}}',
+        '{"auths": {"h": {"auth": "s\u00e9cret"}}}',
         '{"auths": {"h": {"auth": "c2VjcmV0"}}}',
     ],
 )
@@ -400,3 +401,16 @@ def test_registry_names() -> None:
     for text in ("host", "a b.c", "http://", "-x.y", "u:p@h.example"):
         with pytest.raises(InvalidInputError):
             registry_host(text)
+
+
+def test_token_that_lives_longer_than_numbers_reach(tmp_path: Path) -> None:
+    class Answer:
+        url, status = "http://127.0.0.1/token", 200
+
+        def read_all(self, limit: int) -> bytes:
+            return b'{"token": "x", "expires_in": ' + b"9" * 400 + b"}"
+
+    with access(tmp_path) as reach:
+        client = reach.client(Endpoint("127.0.0.1", "app"), "pull")
+        with pytest.raises(RegistryError, match="no token that can be used"):
+            client.session.authenticator._read(Answer())  # type: ignore[arg-type]

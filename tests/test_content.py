@@ -128,3 +128,21 @@ def test_two_writers_do_the_work_once(tmp_path: Path) -> None:
     assert found == [False, True, True]
     assert store.read(Digest.of(DATA), len(DATA)) == DATA
     assert os.listdir(tmp_path / "ingest") == []
+
+
+def test_partials_are_those_that_nobody_is_at(store: ContentStore) -> None:
+    digests = [Digest.of(b"%d" % number) for number in range(3)]
+    for digest in digests:
+        with store.writer(digest, None) as writer:
+            writer.write(b"part")
+    paths = {store._ingest / f"blob-sha256-{digest.hex}" for digest in digests}
+    assert {path for path, _ in store.partials()} == paths
+    partials = store.partials()
+    next(partials)
+    for path in paths:
+        path.unlink()
+    assert list(partials) == []  # finished by others meanwhile
+    with store.writer(digests[0], None) as writer:
+        writer.write(b"0")
+        assert list(store.partials()) == []
+        writer.commit()

@@ -1,6 +1,8 @@
+import errno
 import fcntl
 import multiprocessing
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -129,3 +131,41 @@ def test_a_sweep_between_making_and_locking_costs_only_another_try(
     with Ingest(tmp_path).directory("x") as path:
         assert path.is_dir()
     assert swept
+
+
+@pytest.mark.root
+def test_remove_tree_of_a_user_enters_what_has_no_x() -> None:
+    """Root may enter anything; a container of an ordinary user can leave directories that its user may not."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o777)
+
+    def remove() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        for mode in (0o600, 0o200, 0o400, 0o300):
+            tree = place / "tree"
+            (tree / "inside").mkdir(parents=True)
+            (tree / "file").touch()
+            (tree / "inside").chmod(mode)
+            tree.chmod(mode)
+            remove_tree(tree)
+
+    try:
+        process = multiprocessing.get_context("fork").Process(target=remove)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    finally:
+        remove_tree(place)
+
+
+def test_what_cannot_be_removed_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr("layerfs.fsutil.remove_tree", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(PermissionError), Ingest(tmp_path).directory("x"):
+        pass
+    assert os.listdir("/proc/self/fd") == before

@@ -201,3 +201,15 @@ def test_both_formats_show_the_same_tree(tmp_path: Path) -> None:
         os.close(fd)
         store.release([layer.diff_id])
     assert_same(*trees)
+
+
+def test_a_reader_that_cannot_begin_closes_the_layer(tmp_path: Path) -> None:
+    store = make_store(tmp_path, "dir")
+    diff_id = add(store, sample()).diff_id
+    reader = store.open_tar(diff_id)
+    os.rename(store.path(diff_id) / "fs", store.path(diff_id) / "gone")
+    with pytest.raises(NativeError), reader:
+        pass
+    for fd in (reader._layer.fd, reader._layer.rest_fd):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.digest import Digest
-from layerfs.errors import ExistsError, IntegrityError, NotFoundError, UnsupportedError
+from layerfs.errors import ExistsError, IntegrityError, InvalidInputError, NotFoundError, UnsupportedError
 from layerfs.fsutil import Ingest
 from layerfs.leases import Lease, end_dead_leases
 from layerfs.metadata import Database
@@ -138,3 +138,23 @@ def test_a_read_only_store_can_be_read(tmp_path: Path) -> None:
     reader = Database(tmp_path / "x.db", readonly=True)
     assert [row.diff_id for row in reader.layers()] == [A]
     reader.close()
+
+
+def test_connections_of_threads_that_ended_are_closed(database: Database) -> None:
+    """A copy has new threads each time, and a store may live for months."""
+
+    def descriptors() -> int:
+        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        return sum(os.path.lexists(link) and os.readlink(link).startswith(str(database.path)) for link in links)
+
+    for _ in range(30):
+        thread = threading.Thread(target=database.images)
+        thread.start()
+        thread.join()
+    assert len(database._connections) <= 2
+    assert descriptors() < 12
+
+
+def test_what_is_no_text_is_an_error_of_input(database: Database) -> None:
+    with pytest.raises(InvalidInputError, match="not UTF-8"):
+        database.container("\udcff")

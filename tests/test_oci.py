@@ -163,3 +163,13 @@ def test_new_documents_are_compact_and_ordered() -> None:
     again = oci.parse_manifest(oci.encode(document))
     assert again == document
     assert b" " not in oci.encode(document)
+
+
+def test_null_is_an_empty_list() -> None:
+    """So programs in Go write the layers of an image that has none."""
+    document = json.loads(manifest()) | {"layers": None, "annotations": None}
+    assert oci.parse_manifest(json.dumps(document).encode()) == oci.parse_manifest(manifest(layers=[]))
+    config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null},"history":null}'
+    assert oci.parse_config(config).diff_ids == ()
+    with pytest.raises(IntegrityError, match="architecture"):
+        oci.parse_config(config.replace(b'"amd64"', b"null"))

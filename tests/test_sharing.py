@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs import sharing
 from layerfs.store import Store
 
 
@@ -86,3 +87,20 @@ def test_the_command_shows_it(store: Store, tmp_path: Path) -> None:
     assert lines[1].split()[:3] == ["9kB", "2", "9kB"]
     assert lines[-1].startswith("3 files, 18kB; 2 are different")
     assert run("--files", "--format", "{{.Count}} {{.Path}}", "two") == ""
+
+
+def test_many_equal_files_are_not_compared_by_their_names() -> None:
+    class Place(tuple):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Place.compared += 1
+            return tuple.__eq__(self, other)
+
+        __hash__ = tuple.__hash__
+
+    contents = sharing._Contents(None)  # type: ignore[arg-type]
+    contents._same = lambda a, b: a[1] % 2 == b[1] % 2  # type: ignore[method-assign]
+    groups = list(contents._verified([Place(("layer", number)) for number in range(500)]))  # type: ignore[misc]
+    assert Place.compared == 0
+    assert [len(group) for group in groups] == [250, 250]

@@ -112,7 +112,7 @@ def _clamp(given: int | None) -> int | None:
     if given is not None:
         return given
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return int(epoch) if epoch and epoch.isdecimal() else None
+    return int(epoch) if epoch and epoch.isdecimal() and len(epoch) < 19 else None
 
 
 def _freeze(layers: LayerStore, database: Database, lease: Lease, opener: Callable[[], Differ]) -> Frozen:

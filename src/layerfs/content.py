@@ -140,11 +140,14 @@ class ContentStore:
             with suppress(FileNotFoundError):
                 yield from (Digest(f"{algorithm}:{name}") for name in os.listdir(self.root / algorithm))
 
-    def partials(self) -> Iterator[tuple[Path, int]]:
-        """Partial downloads: (file, bytes)."""
-        for entry in os.scandir(self._ingest):
-            if entry.name.startswith("blob-"):
-                yield Path(entry.path), entry.stat().st_size
+    def partials(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Partial downloads that nobody is at: (file, what stat says); each is locked while it is looked at."""
+        with os.scandir(self._ingest) as entries:
+            paths = [Path(entry.path) for entry in entries if entry.name.startswith("blob-")]
+        for path in paths:
+            with suppress(FileNotFoundError, BlockingIOError), open(path, "rb", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield path, os.fstat(file.fileno())
 
 
 class BlobWriter:

@@ -103,9 +103,11 @@ class Ingest:
         try:
             yield path
         finally:
-            with suppress(FileNotFoundError):
-                remove_tree(path)
-            os.close(fd)
+            try:
+                with suppress(FileNotFoundError):
+                    remove_tree(path)
+            finally:
+                os.close(fd)
 
     def _locked_directory(self, prefix: str) -> tuple[Path, int]:
         """A new directory and its lock. Between making and locking it, a sweep may take it for litter: then another."""
@@ -215,7 +217,7 @@ def _identity(fd: int) -> tuple[int, int]:
 
 def _remove_files(fd: int) -> list[bytes]:
     """Unlink all in a directory but its directories, and name those."""
-    if not os.fstat(fd).st_mode & stat.S_IWUSR:
+    if os.fstat(fd).st_mode & stat.S_IRWXU != stat.S_IRWXU:  # without x, no name in it can be reached
         os.fchmod(fd, 0o700)
     with os.scandir(fd) as entries:
         found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]

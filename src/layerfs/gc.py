@@ -130,10 +130,10 @@ def _is_needed(database: Database, digest: Digest, keep_layer_blobs: bool) -> bo
 def _old_partials(content: ContentStore, dry_run: bool) -> int:
     """Bytes of partial downloads that nobody went on with for a week; they are removed."""
     total = 0
-    for path, size in content.partials():
-        if time.time() - path.stat().st_mtime < _PARTIAL_SECONDS:
+    for path, status in content.partials():
+        if time.time() - status.st_mtime < _PARTIAL_SECONDS:
             continue
-        total += size
+        total += status.st_size
         if not dry_run:
             path.unlink(missing_ok=True)
     return total

@@ -284,9 +284,20 @@ def _digest_hook(kind: type, value: Any) -> Any:
 
 def _decode(data: bytes, kind: type[_T], what: str) -> _T:
     try:
-        return msgspec.json.decode(data, type=kind, dec_hook=_digest_hook)
+        try:
+            return msgspec.json.decode(data, type=kind, dec_hook=_digest_hook)
+        except msgspec.ValidationError:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(data)), kind, dec_hook=_digest_hook)
     except (msgspec.MsgspecError, InvalidInputError, RecursionError, UnicodeDecodeError) as exc:
         raise IntegrityError(f"read {what}: {str(exc)[:200]}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """A document without members that are null: so programs in Go write a list that is empty, as of an image
+    without layers."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
+    return [_without_nulls(member) for member in value] if isinstance(value, list) else value
 
 
 class _Kind(msgspec.Struct, rename="camel"):

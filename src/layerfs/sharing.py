@@ -163,10 +163,11 @@ class _Contents:
         rest = list(places)
         while len(rest) > 1:
             first, *others = rest
-            same = [place for place in others if self._same(first, place)]
-            if same:
-                yield (first, *same)
-            rest = [place for place in others if place not in same]
+            same, rest = [first], []
+            for place in others:
+                (same if self._same(first, place) else rest).append(place)
+            if len(same) > 1:
+                yield tuple(same)
 
     def _same(self, a: tuple[Digest, bytes], b: tuple[Digest, bytes]) -> bool:
         return all(one == two for one, two in zip(self.pieces(a), self.pieces(b), strict=True))

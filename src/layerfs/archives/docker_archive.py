@@ -56,6 +56,7 @@ class DockerArchiveSource:
         self._documents: dict[Digest, bytes] = {}
         self._layers: dict[Digest, tuple[Member, str]] = {}
         self._described: dict[tuple[int, Digest], Descriptor] = {}
+        self._configs: dict[str, tuple[Descriptor, tuple[Digest, ...]]] = {}
         self._images = [self._image(entry) for entry in self._entries(files)]
 
     def images(self) -> list[ArchiveImage]:
@@ -90,7 +91,9 @@ class DockerArchiveSource:
             raise IntegrityError(f"read {self.what}, manifest.json: {str(exc)[:200]}") from None
 
     def _image(self, entry: _Entry) -> ArchiveImage:
-        config, diff_ids = self._config(entry.config)
+        if entry.config not in self._configs:  # entries may be many, and one configuration large
+            self._configs[entry.config] = self._config(entry.config)
+        config, diff_ids = self._configs[entry.config]
         layers = entry.layers or ()
         if len(layers) != len(diff_ids):
             raise IntegrityError(

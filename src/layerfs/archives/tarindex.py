@@ -17,6 +17,7 @@ __all__ = ["Member", "Section", "TarIndex"]
 _BLOCK = 512
 _EXTENSION_LIMIT = 1 << 20
 _MEMBERS_LIMIT = 1_000_000
+_NAMES_LIMIT = 256 << 20
 _LINKS_LIMIT = 20
 _FILES = b"0\0007"
 _LINKS = b"12"
@@ -69,6 +70,7 @@ class TarIndex:
         self._what = what
         self._size = os.fstat(fd).st_size
         self._members: dict[str, Member] = {}
+        names = 0
         self.duplicates: set[str] = set()
         for member in self._scan():
             if member.name in self._members:
@@ -76,6 +78,9 @@ class TarIndex:
             self._members[member.name] = member
             if len(self._members) > _MEMBERS_LIMIT:
                 raise self._bad(f"more than {_MEMBERS_LIMIT} members")
+            names += len(member.name) + len(member.link or "")
+            if names > _NAMES_LIMIT:
+                raise self._bad(f"more than {_NAMES_LIMIT} bytes of names")
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -177,15 +182,16 @@ class TarIndex:
 
     def _records(self, content: bytes) -> Iterator[tuple[str, str]]:
         """The ``LENGTH key=value`` lines of a PAX header."""
-        while content:
-            length, space, _ = content.partition(b" ")
-            count = int(length) if length.isdigit() and len(length) < 9 else 0
-            record = content[len(length) + 1 : count]
-            if not space or count > len(content) or not record.endswith(b"\n"):
+        at = 0
+        while at < len(content):
+            length, space, _ = content[at : at + 10].partition(b" ")
+            end = at + (int(length) if length.isdigit() and len(length) < 9 else 0)
+            record = content[at + len(length) + 1 : end]
+            if not space or end > len(content) or not record.endswith(b"\n"):
                 raise self._bad("a damaged PAX header")
             key, _, value = record[:-1].partition(b"=")
             yield os.fsdecode(key), os.fsdecode(value)
-            content = content[count:]
+            at = end
 
     def _member(self, header: bytes, kind: bytes, extended: dict[str, str], data: int, size: int) -> Member | None:
         """The file or link; None for what is neither, and for files with holes, which no archive of images has."""

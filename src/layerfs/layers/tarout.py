@@ -31,7 +31,11 @@ class TarReader:
         self._left = self.size
 
     def __enter__(self) -> Self:
-        self._repacker = Repacker(self._layer.fd, directory=self._layer.header.format == "dir")
+        try:
+            self._repacker = Repacker(self._layer.fd, directory=self._layer.header.format == "dir")
+        except BaseException:
+            self._layer.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -152,7 +152,7 @@ class Authenticator:
             lifetime = float(document.get("expires_in") or _LIFETIME)
             if not isinstance(value, str) or not all("!" <= c <= "~" for c in value):
                 raise TypeError
-        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
             raise RegistryError(
                 f"log in to {self._endpoint.registry}: {shown} gives no token that can be used", url=shown
             ) from None

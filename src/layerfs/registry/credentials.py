@@ -12,7 +12,6 @@ Messages name files, hosts and helpers, never what they hold.
 """
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from layerfs.errors import InvalidInputError, NotFoundError, RegistryError
+from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, system_errors
 from layerfs.fsutil import write_atomic
 from layerfs.reference import DEFAULT_REGISTRY
 
@@ -205,7 +204,8 @@ def _auths(document: dict[str, Any]) -> dict[str, Any]:
 
 def _write_file(path: Path, document: dict[str, Any]) -> None:
     path = path.resolve()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with system_errors(f"write {path}"):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, json.dumps(document, indent="\t").encode() + b"\n", 0o600)
 
 
@@ -218,7 +218,7 @@ def _from_entry(where: str, key: str, entry: dict[str, Any]) -> Credentials | No
     if values["auth"]:
         try:
             pair = base64.b64decode(values["auth"], validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise InvalidInputError(f"read {where}: the entry of {key} is damaged", file=where) from None
         user, colon, password = pair.partition(":")
         if not colon:
