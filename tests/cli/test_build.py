@@ -180,3 +180,13 @@ def test_a_failing_command_can_be_entered(layerfs, context):
     code, shown = at_terminal(layerfs, "build", "--debug-shell", "--progress", "plain", context, typed=typed)
     assert code == 4
     assert "the command ended with exit code 4" in shown
+
+
+def test_check_builds_nothing(layerfs, context):
+    assert layerfs("build", "--check", context) == "Check complete, no warnings found.\n"
+    (context / "Dockerfile").write_text("FROM box as base\nCMD cat /x\n")
+    output = layerfs("build", "--check", context, code=1)
+    assert "FromAsCasing: Dockerfile:1: " in output
+    assert "JSONArgsRecommended: Dockerfile:2: " in output
+    assert output.endswith("Check complete, 2 warnings found.\n")
+    assert layerfs.lines("images", "--format", "{{.Repository}}") == ["box"]

@@ -10,7 +10,7 @@ from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command, flag, many, one
 
 if TYPE_CHECKING:
-    from layerfs.build import Output
+    from layerfs.build import BuildOptions, Output
 
 __all__ = ["COMMAND", "run"]
 
@@ -24,6 +24,7 @@ COMMAND = Command(
         many("--build-context", help="Give a directory, image or URL a name for FROM and --from", metavar="NAME=PLACE"),
         many("--cache-from", help="Take what was cached elsewhere", metavar="place"),
         many("--cache-to", help="Leave what is cached there too", metavar="place"),
+        flag("--check", help="Do not build; show what in the Dockerfile is better not done"),
         flag("--debug-shell", help="When a command fails, open a shell where it ran"),
         one("-f", "--file", help="The Dockerfile, - for the standard input", metavar="FILE"),
         one("--format", help="The media types of the manifest", default="oci", choices=("oci", "docker")),
@@ -78,7 +79,7 @@ _SAME = (
 _LISTS = ("allow", "cache_from", "cache_to", "no_cache_filter")
 
 
-def run(args: Args, context: Context) -> None:
+def run(args: Args, context: Context) -> int:
     """Build, and print the image ID."""
     from layerfs.build import BuildOptions
     from layerfs.cli.build_progress import choose_steps
@@ -102,9 +103,22 @@ def run(args: Args, context: Context) -> None:
         progress=choose_steps("quiet" if args.quiet else args.progress),
         **fields,
     )
+    if args.check:
+        return _check(context, options)
     result = context.store.build(options)
     if result.image is not None and not any(output.dest is sys.stdout.buffer for output in options.outputs):
         context.out(f"{result.image.id}\n")
+    return 0
+
+
+def _check(context: Context, options: BuildOptions) -> int:
+    """Print the warnings; as with docker there is a failure where there is a warning."""
+    findings, _ = context.store.check_build(options)
+    for finding in findings:
+        context.out(f"{finding}\n")
+    found = f"{len(findings)} warning{'s' * (len(findings) > 1)} found" if findings else "no warnings found"
+    context.out(f"Check complete, {found}.\n")
+    return 1 if findings else 0
 
 
 def _arguments(words: list[str]) -> dict[str, str | None]:
