@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from layerfs.build import Secret
 from layerfs.errors import BuildError, IntegrityError, InvalidInputError, LayerfsError, NotFoundError
 
 pytestmark = pytest.mark.root
@@ -502,3 +503,44 @@ def test_a_directory_of_a_repository_stays_in_it(kit, repository, fragment):
 def test_a_reference_is_no_option(kit, repository, fragment):
     with pytest.raises(InvalidInputError):
         kit.build("", context=repository[0] + fragment, file=None)
+
+
+def test_directories_without_an_end(kit):
+    path = kit.context
+    for _ in range(450):
+        path = path / "d"
+    os.makedirs(path)
+    with pytest.raises(InvalidInputError, match="in one another"):
+        kit.build("FROM scratch\nCOPY . /x")
+
+
+def test_add_url_with_a_secret(kit, tmp_path):
+    seen = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x")
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        secrets = (Secret("HTTP_AUTH_TOKEN_127.0.0.1", env="T"),)
+        kit.build(
+            f"FROM scratch\nADD http://127.0.0.1:{http.server_port}/f /x", secrets=secrets, environment={"T": "tok"}
+        )
+        http.shutdown()
+        thread.join()
+    assert seen == ["Bearer tok"]
+
+
+def test_a_layout_as_base_and_source(kit, tmp_path):
+    kit.store.save(["box"], tmp_path / "layout", format="oci-dir")
+    contexts = {"base": f"oci-layout://{tmp_path}/layout", "more": f"oci-layout://{tmp_path}/layout:latest"}
+    kit.build("FROM base\nRUN cat /data/seed > /o\nCOPY --from=more /data/seed /p", contexts=contexts)
+    assert kit.read("/o") == kit.read("/p") == "seeded\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.build import Secret
-from layerfs.errors import BuildError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.errors import BuildError, ExistsError, InvalidInputError, LayerfsError, NotFoundError
 
 pytestmark = pytest.mark.root
 
@@ -343,3 +343,46 @@ def _sleeping():
         except OSError:
             continue
     return found
+
+
+def test_a_cache_mount_goes_to_another_store(kit, tmp_path):
+    kit.build(
+        "FROM box\nRUN --mount=type=cache,target=/c,id=mine echo 1 > /c/f; chown 7:8 /c/f; "
+        "ln -s f /c/l; mkdir -m 700 /c/d"
+    )
+    path = tmp_path / "mount.tar"
+    cache = kit.store.build_cache()
+    with path.open("wb") as sink:
+        cache.export_mount("mine", sink)
+    with path.open("rb") as source, pytest.raises(ExistsError):
+        cache.import_mount("mine", source)
+    layers = len(list(kit.store.layers.list()))
+    with path.open("rb") as source:
+        cache.import_mount("theirs", source)
+    assert len(list(kit.store.layers.list())) == layers
+    kit.build(
+        "FROM box\nRUN --mount=type=cache,target=/c,id=theirs cat /c/l > /o; stat -c '%u %g' "
+        "/c/f >> /o; stat -c %a /c/d >> /o"
+    )
+    assert kit.read("/o") == "1\n7 8\n700\n"
+    with pytest.raises(NotFoundError):
+        cache.export_mount("none", sink)
+
+
+def test_ssh_with_a_key(kit, tmp_path):
+    if not (shutil.which("ssh-agent") and shutil.which("ssh-keygen")):
+        pytest.skip("needs the Debian package openssh-client")
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    kit.build("FROM box\nRUN --mount=type=ssh,id=mine test -S $SSH_AUTH_SOCK && echo 1 > /o", ssh={"mine": str(key)})
+    assert kit.read("/o") == "1\n"
+    key.write_text("no key")
+    with pytest.raises(BuildError, match="cannot be used"):
+        kit.build("FROM box\nRUN --mount=type=ssh,id=mine true", ssh={"mine": str(key)})
+
+
+def test_the_name_of_the_host(kit):
+    kit.build("FROM box\nRUN hostname > /o; cat /etc/hostname >> /o")
+    assert kit.read("/o") == "buildkitsandbox\n" * 2
+    kit.build("FROM box\nRUN hostname > /p", build_args={"BUILDKIT_SANDBOX_HOSTNAME": "other"})
+    assert kit.read("/p") == "other\n"

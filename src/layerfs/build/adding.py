@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -11,6 +12,7 @@ from layerfs.build.context import is_remote, looks_like_tar
 from layerfs.build.copying import Source
 from layerfs.build.git import parse_git
 from layerfs.build.instructions import Copy
+from layerfs.build.secrets import secret_value
 from layerfs.build.session import Session
 from layerfs.build.tree import Cursor
 from layerfs.compression import open_reader
@@ -38,7 +40,7 @@ def add_sources(
     from layerfs.build.remote import download
 
     directory = session.keeper.stack.enter_context(session.parts.ingest.directory("download"))
-    found = download(word, directory, checksum=Digest(checksum) if checksum else None)
+    found = download(word, directory, checksum=Digest(checksum) if checksum else None, headers=_headers(session, word))
     if needs_name and not found.name:
         raise InvalidInputError(f"{word}: it has no name for a file in a directory", hint="name the file itself")
     with system_errors(f"keep {word}"):
@@ -53,6 +55,16 @@ def add_sources(
     if copy.unpack and not is_archive(plain):
         raise InvalidInputError(f"{word}: no archive, it cannot be unpacked")
     return [msgspec.structs.replace(plain, unpack=bool(copy.unpack))]
+
+
+def _headers(session: Session, url: str) -> dict[str, str]:
+    """What the secrets HTTP_AUTH_HEADER_<host> and HTTP_AUTH_TOKEN_<host> say; it is not sent on to other hosts."""
+    host = urlsplit(url).hostname or ""
+    for name, form in (("HTTP_AUTH_HEADER", "{}"), ("HTTP_AUTH_TOKEN", "Bearer {}")):
+        value = secret_value(session.options, session.environment, f"{name}_{host}")
+        if value is not None:
+            return {"Authorization": form.format(value.decode("latin-1").strip())}
+    return {}
 
 
 def is_archive(source: Source) -> bool:

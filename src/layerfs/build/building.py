@@ -7,12 +7,12 @@ from typing import Any
 
 from layerfs.build.cache import cache_key
 from layerfs.build.check import Finding, check_dockerfile
-from layerfs.build.context import TreeKeeper, open_context
+from layerfs.build.context import TreeKeeper, drop_layers, open_context
 from layerfs.build.options import BuildOptions, BuildParts, BuildResult
 from layerfs.build.output import check_outputs, deliver
 from layerfs.build.parser import parse
 from layerfs.build.plan import Plan, global_arguments, make_plan
-from layerfs.build.running import Runner, sweep_dead_builds
+from layerfs.build.running import HOSTNAME, Runner, sweep_dead_builds
 from layerfs.build.session import Session
 from layerfs.build.stage import build_stage
 from layerfs.build.state import StageState
@@ -63,6 +63,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
                     add_hosts=options.add_hosts,
                     clamp=clamp,
                     debug_shell=options.debug_shell,
+                    hostname=given.get("BUILDKIT_SANDBOX_HOSTNAME", HOSTNAME),
                 )
             )
             session = Session(
@@ -71,7 +72,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
             )  # fmt: skip
             return _build(session, tags)
     finally:
-        _drop(parts, temporary)
+        drop_layers(parts, temporary)
 
 
 def check_build(parts: BuildParts, options: BuildOptions) -> tuple[list[Finding], bool]:
@@ -89,16 +90,6 @@ def check_build(parts: BuildParts, options: BuildOptions) -> tuple[list[Finding]
         file = parse(context.dockerfile, context.name)
         make_plan(file, options.target, global_arguments(file, given, platform), options.contexts)
         return check_dockerfile(file, given, context.tree.ignore)
-
-
-def _drop(parts: BuildParts, temporary: list[Digest]) -> None:
-    """Layers that were made only to be looked at; the lease on them has ended."""
-    if not temporary:
-        return
-    with parts.ingest.directory("trash") as trash, parts.database.transaction(durable=True):
-        for diff_id in dict.fromkeys(temporary):
-            if parts.database.take_layer(diff_id):
-                parts.layers.retire(diff_id, trash)
 
 
 def _build(session: Session, tags: list[str]) -> BuildResult:

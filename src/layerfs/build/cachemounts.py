@@ -5,20 +5,22 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
-from layerfs.errors import InUseError, NotFoundError, system_errors
+from layerfs.build.export import write_tar, write_tree
+from layerfs.errors import ExistsError, InUseError, NotFoundError, system_errors
 from layerfs.fsutil import Lock, disk_usage, remove_tree
 from layerfs.metadata import Database
 
 __all__ = ["KIND", "CacheMount", "CacheMounts"]
 
 KIND = "build-cache-mount"
+_MOST = 1000
 
 
 class CacheMount(msgspec.Struct, frozen=True):
@@ -40,9 +42,9 @@ class CacheMounts:
         self._database = database
 
     @contextmanager
-    def open(self, id: str, sharing: str, seed: Path | None, mode: int, uid: int, gid: int) -> Iterator[Path]:
+    def open(self, id: str, sharing: str, seed: int | None, mode: int, uid: int, gid: int) -> Iterator[Path]:
         """The directory of a mount, locked as ``sharing`` says: shared with all, locked waits, private takes another
-        when it is in use. ``seed``: a tree that a new one begins with."""
+        when it is in use. ``seed``: a directory whose content a new one begins with."""
         with ExitStack() as stack:
             key, lock = self._locked(id, sharing)
             stack.callback(lock.release)
@@ -54,22 +56,27 @@ class CacheMounts:
             yield place / "data"
 
     def _locked(self, id: str, sharing: str) -> tuple[str, Lock]:
-        for number in range(1000):
+        number = 0
+        while number < _MOST:
             text = f"{id}\0{number}" if number else id
             key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
             with system_errors(f"make cache mount {id}"):
                 (self.root / key).mkdir(mode=0o700, parents=True, exist_ok=True)
-            if sharing == "private":
-                with suppress(InUseError):
-                    return key, Lock(self.root / key / "lock", blocking=False).acquire()
+            lock = Lock(self.root / key / "lock", shared=sharing == "shared", blocking=sharing != "private")
+            try:
+                lock.acquire()
+            except InUseError:
+                number += 1
                 continue
-            return key, Lock(self.root / key / "lock", shared=sharing == "shared").acquire()
-        raise InUseError(f"cache mount {id}: a thousand of it are in use")
+            if (self.root / key / "lock").exists():
+                return key, lock
+            lock.release()  # it was removed while we waited
+        raise InUseError(f"cache mount {id}: {_MOST} of it are in use")
 
-    def _make(self, place: Path, seed: Path | None, mode: int, uid: int, gid: int) -> None:
+    def _make(self, place: Path, seed: int | None, mode: int, uid: int, gid: int) -> None:
         fresh = place / f".new-{os.urandom(6).hex()}"
         if seed is not None:
-            shutil.copytree(seed, fresh, symlinks=True)
+            write_tree(seed, fresh, None, owners=os.geteuid() == 0)
         else:
             fresh.mkdir()
         os.chmod(fresh, mode)
@@ -96,6 +103,40 @@ class CacheMounts:
             return True
         except NotFoundError:
             return False
+
+    def export(self, id: str, sink: BinaryIO) -> None:
+        """Write a cache mount as one tar; NotFoundError. Whoever writes in it meanwhile may be caught half way."""
+        with self._locked_existing(id, shared=True) as place, system_errors(f"read cache mount {id}"):
+            fd = os.open(place / "data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                write_tar(fd, sink, None)
+            finally:
+                os.close(fd)
+
+    def take(self, id: str, root: int) -> None:
+        """Let a cache mount begin with the tree of a descriptor; ExistsError when there is one with this ID."""
+        key, lock = self._locked(id, "locked")
+        place = self.root / key
+        fresh = place / f".new-{os.urandom(6).hex()}"
+        try:
+            if (place / "data").exists():
+                raise ExistsError(f"import cache mount {id}: there is one already", hint="remove it: builder prune")
+            write_tree(root, fresh, None, owners=True)
+            with system_errors(f"make cache mount {id}"):
+                os.rename(fresh, place / "data")
+            self._database.put_record(KIND, key, {"id": id, "sharing": "shared"})
+        finally:
+            with suppress(FileNotFoundError):
+                remove_tree(fresh)
+            lock.release()
+
+    @contextmanager
+    def _locked_existing(self, id: str, *, shared: bool) -> Iterator[Path]:
+        place = self.root / hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        if not (place / "data").exists():
+            raise NotFoundError(f"cache mount {id}: there is none")
+        with Lock(place / "lock", shared=shared):
+            yield place
 
     def remove(self, key: str) -> None:
         """Remove one; InUseError while a build has it."""

@@ -32,6 +32,7 @@ __all__ = [
     "Context",
     "TreeKeeper",
     "context_of",
+    "drop_layers",
     "ignore_of",
     "is_remote",
     "looks_like_tar",
@@ -117,6 +118,16 @@ class TreeKeeper:
     def memory(self, tree: Tree) -> FileMemory:
         """Fingerprints of earlier builds."""
         return self._memories.get(tree.fd, self._none)
+
+
+def drop_layers(parts: BuildParts, temporary: list[Digest]) -> None:
+    """Layers that were made only to be looked at; the lease on them has ended."""
+    if not temporary:
+        return
+    with parts.ingest.directory("trash") as trash, parts.database.transaction(durable=True):
+        for diff_id in dict.fromkeys(temporary):
+            if parts.database.take_layer(diff_id):
+                parts.layers.retire(diff_id, trash)
 
 
 def is_remote(text: str) -> bool:

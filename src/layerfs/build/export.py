@@ -35,19 +35,21 @@ def write_tar(root: int, sink: str | BinaryIO, clamp: int | None) -> None:
                 os.unlink(temporary)
 
 
-def write_tree(root: int, target: Path, clamp: int | None) -> None:
+def write_tree(root: int, target: Path, clamp: int | None, *, owners: bool = False) -> None:
     """The tree of a descriptor into a directory, which may have files already. No link in it is followed; devices
-    and owners are left out, as the files are the user's."""
+    are left out, and without ``owners`` owners too, as the files are the user's."""
     with system_errors(f"write {target}"):
         target.mkdir(parents=True, exist_ok=True)
         fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _copy(root, fd, clamp)
+            _copy(root, fd, clamp, owners)
+            if owners:
+                _own(fd, os.fstat(root))
         finally:
             os.close(fd)
 
 
-def _copy(source: int, target: int, clamp: int | None) -> None:
+def _copy(source: int, target: int, clamp: int | None, owners: bool) -> None:
     with os.scandir(source) as entries:
         found = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
     for name, status in found:
@@ -59,7 +61,9 @@ def _copy(source: int, target: int, clamp: int | None) -> None:
             try:
                 outer = os.open(name, _DIRECTORY, dir_fd=target)
                 try:
-                    _copy(inner, outer, clamp)
+                    _copy(inner, outer, clamp, owners)
+                    if owners:
+                        _own(outer, status)
                     os.fchmod(outer, status.st_mode & 0o7777)
                     os.utime(outer, ns=times)
                 finally:
@@ -69,10 +73,17 @@ def _copy(source: int, target: int, clamp: int | None) -> None:
         elif stat.S_ISLNK(status.st_mode):
             _clear(target, name)
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            if owners:
+                os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
             os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
         elif stat.S_ISREG(status.st_mode):
             _clear(target, name)
-            _copy_file(source, target, name, status, times)
+            _copy_file(source, target, name, status, times, owners)
+
+
+def _own(fd: int, status: os.stat_result) -> None:
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, status.st_mode & 0o7777)
 
 
 def _clear(target: int, name: str) -> None:
@@ -84,13 +95,17 @@ def _clear(target: int, name: str) -> None:
         raise InvalidInputError(f"write {name}: there is a directory in its place") from None
 
 
-def _copy_file(source: int, target: int, name: str, status: os.stat_result, times: tuple[int, int]) -> None:
+def _copy_file(
+    source: int, target: int, name: str, status: os.stat_result, times: tuple[int, int], owners: bool
+) -> None:
     read = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
     with open(read, "rb") as file:
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
         with open(write, "wb") as out:
             shutil.copyfileobj(file, out, _PIECE)
             out.flush()
+            if owners:
+                _own(out.fileno(), status)
             os.fchmod(out.fileno(), status.st_mode & 0o7777)
             os.utime(out.fileno(), ns=times)
 

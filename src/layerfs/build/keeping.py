@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
+from layerfs.blobs import BlobReader
 from layerfs.build.cache import KIND as LAYER_KIND
 from layerfs.build.cachemounts import CacheMounts
+from layerfs.build.context import TreeKeeper, drop_layers
 from layerfs.build.options import BuildParts
 from layerfs.build.running import sweep_dead_builds
 from layerfs.digest import Digest
 from layerfs.errors import InUseError
 from layerfs.gc import Swept, sweep
+from layerfs.leases import Lease
 
 __all__ = ["BuildCacheStore", "CacheEntry", "CachePruned"]
 
@@ -97,6 +100,21 @@ class BuildCacheStore:
         mounts = sum(entry.size for entry in removed if entry.type == "mount")
         layers = {entry.layer: entry.size for entry in removed if entry.type == "layer" and not entry.shared}
         return CachePruned(tuple(removed), mounts + (sum(layers.values()) if dry_run else swept.reclaimed))
+
+    def export_mount(self, id: str, sink: BinaryIO) -> None:
+        """Write a cache mount, by its ID in Dockerfiles, as a tar; NotFoundError."""
+        self._mounts.export(id, sink)
+
+    def import_mount(self, id: str, source: BlobReader) -> None:
+        """Make a cache mount of a tar in any compression; ExistsError when there is one, IntegrityError."""
+        parts = self._parts
+        temporary: list[Digest] = []
+        try:
+            with Lease(parts.database, parts.ingest) as lease, TreeKeeper(parts, lease) as keeper:
+                temporary = keeper.temporary
+                self._mounts.take(id, keeper.archive(source, f"the cache mount {id}").fd)
+        finally:
+            drop_layers(parts, temporary)
 
     def _remove(self, entry: CacheEntry) -> bool:
         database = self._parts.database

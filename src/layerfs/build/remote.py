@@ -17,8 +17,9 @@ from layerfs.build.session import Session
 from layerfs.build.tree import Cursor, Tree
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, native_error
+from layerfs.images import Image
 
-__all__ = ["Download", "download", "git_tree", "named_tree", "url_context"]
+__all__ = ["Download", "download", "git_tree", "layout_image", "named_tree", "url_context"]
 
 _SECONDS = 60
 _LIMIT = 1 << 40
@@ -133,15 +134,15 @@ def named_tree(session: Session, name: str, value: str) -> Tree:
         return git_tree(keeper, source)
     kind, _, rest = value.partition("://")
     if kind == "oci-layout":
-        return keeper.layers(list(_layout_image(session, rest)), f"the context {name}")
+        return keeper.layers(list(layout_image(session, rest).diff_ids), f"the context {name}")
     directory = keeper.stack.enter_context(keeper.parts.ingest.directory("download"))
     found = download(value, directory)
     with open(found.path, "rb") as file:
         return keeper.archive(file, f"the context {name}")
 
 
-def _layout_image(session: Session, text: str) -> tuple[Digest, ...]:
-    """The layers of an image in a layout directory, brought into the store."""
+def layout_image(session: Session, text: str) -> Image:
+    """An image of a layout directory (``path[:tag]``), brought into the store."""
     from layerfs.archives import open_archive
     from layerfs.transfer import copy
     from layerfs.unpack import UnpackingSink
@@ -160,4 +161,4 @@ def _layout_image(session: Session, text: str) -> tuple[Digest, ...]:
         )
         target = copy(archive, sink, entries[0].descriptor, platforms=[session.platform])
         parts.images.add(target)
-        return parts.images.get(target.digest).diff_ids
+        return parts.images.get(target.digest)

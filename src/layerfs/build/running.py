@@ -43,6 +43,7 @@ from layerfs.snapshots import SnapshotStore
 __all__ = ["HOSTNAME", "Command", "Runner", "build_key", "sweep_dead_builds"]
 
 HOSTNAME = "buildkitsandbox"
+"""What commands see as the host's name, as with BuildKit, unless the argument BUILDKIT_SANDBOX_HOSTNAME is given."""
 _TAIL = 30
 _LINE_LIMIT = 1 << 16
 
@@ -71,6 +72,7 @@ class Runner:
         add_hosts: Sequence[tuple[str, str]] = (),
         clamp: int | None = None,
         debug_shell: bool = False,
+        hostname: str = HOSTNAME,
     ) -> None:
         self.parts = parts
         self.runtime = runtime
@@ -78,6 +80,7 @@ class Runner:
         self._add_hosts = tuple(add_hosts)
         self._clamp = clamp
         self._debug_shell = debug_shell
+        self._hostname = hostname
         self._support = SupportLayers(parts.layers, parts.database, parts.ingest)
         self._runtimes = Runtimes(parts.run)
         self._stack = ExitStack()
@@ -162,7 +165,7 @@ class Runner:
             env=(f"HOME={user.home}", *command.env),
             cwd=command.cwd,
             user=user,
-            hostname=HOSTNAME,
+            hostname=self._hostname,
             capabilities=capability_mask(privileged=command.insecure),
             mounts=tuple(sorted((*mounts, *command.mounts), key=lambda mount: mount.target.count("/"))),
             network="none" if command.network == "none" else "host",
@@ -221,7 +224,7 @@ class Runner:
             kind = "none" if network == "none" else "host"
             options = CreateOptions(image="", network=kind, add_hosts=self._add_hosts)
             check_addresses(options)
-            write_files(found, options, HOSTNAME)
+            write_files(found, options, self._hostname)
             with self._lock:
                 self._files[network] = found
         return found

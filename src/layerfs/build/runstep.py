@@ -19,6 +19,7 @@ from layerfs.build.copystep import keep_layer
 from layerfs.build.instructions import Mount, Run
 from layerfs.build.plan import PROXIES
 from layerfs.build.running import Command
+from layerfs.build.secrets import agent_socket, secret_value
 from layerfs.build.session import Session, Step
 from layerfs.build.state import StageState
 from layerfs.build.tree import Cursor, Names, Tree
@@ -31,7 +32,6 @@ __all__ = ["run_step"]
 _SECRETS = "/run/secrets"
 _SSH = "/run/buildkit/ssh_agent."
 _SCRIPTS = "/dev/pipes"
-_SECRET_LIMIT = 1 << 20
 _NOWHERE: Names = ()
 _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -251,8 +251,7 @@ class _Mounts:
         id = options.get("id") or mount.target
         seed = None
         if mount.tree is not None:
-            fd = self._opened(mount.tree, mount.names, True)
-            seed = Path(f"/proc/self/fd/{fd}")
+            seed = self._opened(mount.tree, mount.names, True)
             id = f"{id} from {mount.tree.identity}"
         mounts = CacheMounts(self.session.parts.root, self.session.parts.database)
         place = self.stack.enter_context(
@@ -299,7 +298,7 @@ class _Mounts:
     def _secret(self, mount: _Wanted, number: int) -> None:
         options = mount.options
         id = options.get("id") or posixpath.basename(mount.target) or options.get("env", "")
-        data = self._secret_value(id)
+        data = secret_value(self.session.options, self.session.environment, id)
         if data is None:
             if _is_on(options, "required"):
                 raise NotFoundError(f"secret {id}: it is required", hint=f"give it with --secret id={id},src=FILE")
@@ -321,31 +320,15 @@ class _Mounts:
             os.fchown(fd, int(options.get("uid", "0")), int(options.get("gid", "0")))
         os.fchmod(fd, int(options.get("mode", mode), 8))
 
-    def _secret_value(self, id: str) -> bytes | None:
-        for secret in self.session.options.secrets:
-            if secret.id != id:
-                continue
-            if secret.env is not None or (secret.source is None and id in self.session.environment):
-                value = self.session.environment.get(secret.env or id)
-                if value is None:
-                    raise NotFoundError(f"secret {id}: the environment has no {secret.env}")
-                return value.encode("utf-8", "surrogateescape")
-            with system_errors(f"read secret {id}"), open(secret.source or id, "rb") as file:
-                data = file.read(_SECRET_LIMIT + 1)
-            if len(data) > _SECRET_LIMIT:
-                raise InvalidInputError(f"secret {id}: more than {_SECRET_LIMIT} bytes")
-            return data
-        return None
-
     def _ssh(self, mount: _Wanted, number: int) -> None:
         id = mount.options.get("id", "default")
-        socket = self.session.options.ssh.get(id, "")
-        if id in self.session.options.ssh and not socket:
-            socket = self.session.environment.get("SSH_AUTH_SOCK", "")
-        if not socket or not os.path.exists(socket) or not stat.S_ISSOCK(os.stat(socket).st_mode):
-            if _is_on(mount.options, "required") or socket:
+        given = self.session.options.ssh
+        path = given.get(id) or (self.session.environment.get("SSH_AUTH_SOCK") if id in given else None)
+        if path is None:
+            if _is_on(mount.options, "required"):
                 raise NotFoundError(f"ssh {id}: there is no agent's socket", hint=f"give one with --ssh {id}=SOCKET")
             return
+        socket = self.stack.enter_context(agent_socket(id, path, self.private))
         self._put(mount, socket, is_dir=False, readonly=False)
         self.env.append(f"SSH_AUTH_SOCK={mount.target}")
 

@@ -83,6 +83,10 @@ class _StageRun:
         kind, _, rest = value.partition("://")
         if kind in ("docker-image", "image", "container-image"):
             return StageState.of_image(self.session.image(rest, self.stage.platform), escape)
+        if kind == "oci-layout":
+            from layerfs.build.remote import layout_image  # few builds need it
+
+            return StageState.of_image(layout_image(self.session, rest), escape)
         raise InvalidInputError(
             f"the context {self.stage.image} has files and is no image", hint="use docker-image://NAME"
         )
@@ -90,8 +94,6 @@ class _StageRun:
     def _triggers(self) -> list[Instruction]:
         """What the base image's ONBUILD wants done now; it is not handed on."""
         texts: Sequence[str] = self.state.section.pop("OnBuild", None) or []
-        if self.stage.base is not None:
-            pass
         found: list[Instruction] = []
         for text in texts:
             _, lines = read_lines(str(text).encode("utf-8", "surrogateescape"), f"{self.file} (ONBUILD)")

@@ -18,6 +18,8 @@ __all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "shown"]
 
 Names = tuple[bytes, ...]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEPTH = 400
+"""Each level is a frame of Python's stack and an open directory."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -118,6 +120,10 @@ class Tree:
                 yield from self._walk(cursor, names, (), exclude)
 
     def _walk(self, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None) -> Iterator[Found]:
+        if len(names) > _DEPTH:
+            raise InvalidInputError(
+                f"{shown(names[:3])}/… in {self.what}: more than {_DEPTH} directories in one another"
+            )
         with system_errors(f"read {shown(names)} in {self.what}"), os.scandir(cursor.at(names)) as entries:
             found = sorted((os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries)
         for name, status in found:
