@@ -112,6 +112,8 @@ _VOLUME: dict[str, Entry] = {
 _BUILDER: dict[str, Entry] = {
     "build": VERBS["build"],
     "ls": Entry("builder", "List what builds keep for the next ones", "ls"),
+    "export": Entry("builder", "Write a cache mount as a tar archive", "export"),
+    "import": Entry("builder", "Make a cache mount of a tar archive", "import"),
     "prune": Entry("builder", "Remove what builds keep for the next ones", "prune"),
 }
 

@@ -12,7 +12,7 @@ from layerfs.cli.format import FORMAT, Row, Table, rows_text
 from layerfs.cli.options import Args, Command, flag, many, one
 from layerfs.cli.texts import shorten
 from layerfs.cli.units import ago, parse_bytes, size
-from layerfs.errors import LayerfsError
+from layerfs.errors import LayerfsError, system_errors
 
 if TYPE_CHECKING:
     from layerfs.build.keeping import CacheEntry
@@ -27,6 +27,13 @@ COMMANDS = {
         [FORMAT, flag("--no-trunc", help="Do not shorten anything"), flag("-q", "--quiet", help="Show only IDs")],
         most=0,
     ),
+    "export": Command(
+        "[OPTIONS] ID",
+        [one("-o", "--output", help="The file (default: the standard output)", metavar="FILE")],
+        least=1,
+        most=1,
+    ),
+    "import": Command("ID FILE|-", least=2, most=2),
     "prune": Command(
         "[OPTIONS]",
         [
@@ -62,8 +69,27 @@ _TABLE = Table(
 
 
 def run(args: Args, context: Context) -> None:
-    """List, or ask and remove."""
-    {"ls": _list, "prune": _prune}[context.kind](args, context)
+    """List, ask and remove, write or read."""
+    {"ls": _list, "prune": _prune, "export": _export, "import": _import}[context.kind](args, context)
+
+
+def _export(args: Args, context: Context) -> None:
+    from layerfs.cli.output import output
+
+    with output(context, args.output, "a cache mount") as sink:
+        context.store.build_cache().export_mount(args.rest[0], sink)
+
+
+def _import(args: Args, context: Context) -> None:
+    id, path = args.rest
+    cache = context.store.build_cache()
+    if path == "-":
+        cache.import_mount(id, context.binary_in("a tar archive"))
+        return
+    with system_errors(f"read {path}"):
+        file = open(path, "rb")
+    with file:
+        cache.import_mount(id, file)
 
 
 def _list(args: Args, context: Context) -> None:
