@@ -254,6 +254,13 @@ class Store:
 
         return BuildCacheStore(self._build_parts())
 
+    def _sweep_builds(self) -> None:
+        """What builds left that were killed."""
+        if any(row.key.startswith("build-") for row in self.snapshots.list()):
+            from layerfs.build.running import sweep_dead_builds
+
+            sweep_dead_builds(self.snapshots, self.run_root)
+
     def _build_parts(self) -> BuildParts:
         from layerfs.build.options import BuildParts
 
@@ -372,6 +379,7 @@ class Store:
 
         if not dry_run:
             self.containers.reap()
+            self._sweep_builds()
         return sweep_store(self.parts, dry_run=dry_run)
 
     def prune_images(
