@@ -167,7 +167,16 @@ class ImageStore:
 
     def list(self) -> Images:
         """All images that have a configuration, the newest first."""
-        return [self._load(row, None) for row in self._database.images() if row.image_id is not None]
+        found = []
+        for row in self._database.images():
+            try:
+                if row.image_id is not None:
+                    found.append(self._load(row, None))
+            except NotFoundError:
+                if self._database.image(row.target.digest) is not None:
+                    raise
+                # Another process has removed it meanwhile.
+        return found
 
     def load(self, row: ImageRow, platform: Platform | None = None) -> Image:
         """Read the image of a row."""
