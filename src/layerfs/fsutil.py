@@ -14,6 +14,9 @@ from layerfs.errors import InUseError, native_error
 
 __all__ = ["Ingest", "Lock", "boot_id", "disk_usage", "remove_tree", "sync_dir", "write_atomic"]
 
+_PATIENCE = 100
+"""How often a directory that is removed may have got something new in it."""
+
 
 def sync_dir(path: Path) -> None:
     """Make the names in a directory durable."""
@@ -182,6 +185,7 @@ def _remove_at(parent: int, name: bytes) -> None:
 
     The way back is checked against the inode that was left, for whoever moves directories about meanwhile.
     """
+    again = 0
     fd = _open_dir(parent, name)
     stack = [(name, _identity(parent), _remove_files(fd))]
     try:
@@ -204,8 +208,20 @@ def _remove_at(parent: int, name: bytes) -> None:
             fd = back
             if _identity(fd) != above:
                 raise OSError(errno.EBUSY, f"a directory moved while it was removed: {os.fsdecode(current)}")
-            with suppress(FileNotFoundError):
+            try:
                 os.rmdir(current, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                again += 1
+                if exc.errno != errno.ENOTEMPTY or again > _PATIENCE:
+                    raise
+                # Somebody put something into it meanwhile, as a lock that is looked for.
+                inside = _open_dir(fd, current)
+                here = _identity(fd)
+                os.close(fd)
+                fd = inside
+                stack.append((current, here, _remove_files(fd)))
     finally:
         os.close(fd)
 

@@ -172,6 +172,8 @@ class _Tracee:
         return self.regs[_ARGS[n]]
 
     def text(self, n: int) -> str:
+        if not self.arg(n):  # as futimens(fd, ...) gives none
+            return ""
         with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
             data = b""
             at = self.arg(n)
