@@ -146,6 +146,20 @@ def test_created_reads_nanoseconds(store: Store, tmp_path: Path) -> None:
     assert again.created == pytest.approx(1714557600.123456)
 
 
+def test_an_image_that_goes_while_all_are_listed_is_left_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("app:1", "app:2"):
+        make(store, tmp_path / "t", name, content=name)
+    rows = store.database.images()
+    store.remove_image("app:1")
+    monkeypatch.setattr(store.database, "images", lambda: rows)
+    assert [image.familiar_names for image in store.images.list()] == [("app:2",)]
+    store.content.delete(store.images.get("app:2").id)
+    with pytest.raises(NotFoundError):
+        store.images.list()
+
+
 def test_a_sweep_while_an_image_is_made_takes_none_of_it(store: Store, tmp_path: Path) -> None:
     """Its two blobs are written before it is recorded, and no lease names them."""
     image = store.images.get(make(store, tmp_path / "t", "app:1"))

@@ -50,8 +50,8 @@ def sweep(
 
     ``blobs`` limits the look at blobs to those (after the removal of one image); None looks at all of them, and at
     litter of crashes and old partial downloads too.  With ``damaged`` also what was put away as damaged goes.  Without
-    ``keep_layer_blobs`` also the compressed blobs of layers that are unpacked go; a push then compresses again, or finds
-    them in the registry.
+    ``keep_layer_blobs`` also the compressed blobs of layers that are unpacked go; a push then compresses again, or
+    finds them in the registry.
     """
     if not dry_run:
         end_dead_leases(database, ingest)
@@ -81,9 +81,7 @@ def sweep(
     return Swept(tuple(gone), tuple(removed), reclaimed, tuple(names))
 
 
-def _sweep_layers(
-    layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool
-) -> tuple[list[Digest], int]:
+def _sweep_layers(layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool) -> tuple[list[Digest], int]:
     """The layers that go, and their bytes. Whoever makes a snapshot in a transaction of its own sees each of them
     either protected by that or gone; their bytes are freed when nobody waits any more."""
     unneeded = database.unneeded_layers()
@@ -99,9 +97,7 @@ def _sweep_layers(
     return gone, sum(sizes.get(diff_id, 0) for diff_id in gone)
 
 
-def _sweep_orphans(
-    layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool
-) -> tuple[list[Digest], int]:
+def _sweep_orphans(layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool) -> tuple[list[Digest], int]:
     """Layers that have no record: a command was killed between the two. One that works has them in its lease."""
     recorded = {row.diff_id for row in database.layers()}
     orphans, total = [diff_id for diff_id in layers.list() if diff_id not in recorded], 0

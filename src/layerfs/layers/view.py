@@ -38,8 +38,9 @@ _Part = tuple[int, Node]
 
 class Entry(msgspec.Struct, frozen=True, eq=False):
     """A file of a view. ``path`` is absolute and free of links; ``layer`` counts from the base, and is the one whose
-    attributes and content these are; names of one file have one ``inode`` there. ``mode`` has the type too, as ``st_mode`` does; ``target`` is that of a symbolic
-    link, else empty; ``rdev`` is (major, minor); directories have size 0."""
+    attributes and content these are; names of one file have one ``inode`` there. ``mode`` has the type too, as
+    ``st_mode`` does; ``target`` is that of a symbolic link, else empty; ``rdev`` is (major, minor); directories have
+    size 0."""
 
     name: bytes
     path: bytes

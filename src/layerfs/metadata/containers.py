@@ -35,11 +35,6 @@ class ContainerTables(Connection):
         """All snapshots."""
         return [snapshot_row(row) for row in self._rows("SELECT * FROM snapshots ORDER BY added, key")]
 
-    def set_snapshot_layers(self, key: str, diff_ids: Sequence[Digest]) -> None:
-        """Put a snapshot on another stack, as after a commit that froze its upper."""
-        with self.transaction(durable=True):
-            self._run("UPDATE snapshots SET diff_ids = ? WHERE key = ?", json.dumps(diff_ids), key)
-
     def set_mounted(self, key: str, target: str | None, boot_id: str | None) -> None:
         """Record where a snapshot is mounted, or with None that it is not."""
         with self.transaction():
