@@ -351,3 +351,34 @@ def test_a_rebuild_is_quick(kit):
         times.append(time.perf_counter() - begin)
     assert kit.steps() == (0, 12)
     assert min(times) < 0.15
+
+
+@pytest.mark.parametrize("layer_format", ["erofs", "dir"])
+def test_in_both_formats(tmp_path, layer_format):
+    from boxes import add_box
+    from conftest import Kit
+
+    from layerfs.errors import LayerfsError
+
+    try:
+        store = Store.open(tmp_path / "root", tmp_path / "run", layer_format=layer_format)
+    except LayerfsError as error:
+        pytest.skip(str(error))
+    with store:
+        add_box(store, tmp_path)
+        kit = Kit(store, tmp_path)
+        text = (
+            "FROM box AS one\nWORKDIR /w\nCOPY . .\nRUN rm /data/seed && echo 1 > f && mkdir e && rmdir /home\n"
+            "FROM box\nCOPY --from=one --chown=bob /w /x\nRUN "
+            "--mount=from=one,source=/w,target=/m ls /m > /l\nADD t.tar /t/\n"
+        )
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("in"))
+        kit.build(text, {"a": "1", "t.tar": buffer.getvalue()})
+        assert kit.paths("/x") == ["a", "e", "f", "t.tar"]
+        assert kit.read("/l").split() == ["a", "e", "f", "t.tar"]
+        assert kit.paths("/t") == ["in"]
+        kit.build(text)
+        assert kit.steps() == (0, 6)
+        store.snapshots.release_layers()

@@ -334,6 +334,19 @@ def test_killed(kit, tmp_path, number):
     kit.store.sweep()
 
 
+def test_what_a_killed_build_left_goes_with_a_sweep(kit, tmp_path):
+    (kit.place / "Dockerfile").write_text("FROM box\nRUN echo 1 > /a\nRUN sleep 54321\n")
+    words = [sys.executable, "-c", SCRIPT, tmp_path / "root", tmp_path / "run", kit.context, kit.place / "Dockerfile"]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while not _sleeping() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert [row for row in kit.store.snapshots.list() if row.key.startswith("build-")]
+    kit.store.sweep()
+    assert not [row for row in kit.store.snapshots.list() if row.key.startswith("build-")]
+
+
 def _sleeping():
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
