@@ -96,7 +96,9 @@ class UnpackingSink:
 
     def _diff_ids_of(self, manifest: Manifest) -> dict[Digest, Digest]:
         """Layer digests to diff IDs; empty for what is no image, as an artifact or an attestation."""
-        if not is_config(manifest.config.media_type) or not any(is_layer(d.media_type) for d in manifest.layers):
+        if not is_config(manifest.config.media_type):
+            return {}
+        if manifest.layers and not any(is_layer(layer.media_type) for layer in manifest.layers):
             return {}
         diff_ids = parse_config(self._content.read(manifest.config.digest, CONFIG_LIMIT)).diff_ids
         if len(diff_ids) != len(manifest.layers):
