@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from layerfs.build import BuildOptions
+from layerfs.build import BuildOptions, Output
 
 pytestmark = pytest.mark.root
 
@@ -293,3 +293,51 @@ def test_two_clean_caches_one_digest(kit):
     assert {entry["created"] for entry in kit.config()["history"][-6:]} == {"2023-11-14T22:13:20Z"}
     assert kit.stat("/made/here/one").mtime_ns == 1_700_000_000 * 10**9
     assert kit.stat("/made/here/old").mtime_ns < 1_000_000_000 * 10**9
+
+
+@pytest.fixture
+def registry(monkeypatch, tmp_path):
+    from fake_registry import FakeRegistry
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with FakeRegistry() as registry:
+        yield registry
+
+
+def test_a_cache_in_a_registry(kit, registry, tmp_path):
+    from boxes import add_box
+    from conftest import Kit
+
+    from layerfs import Store
+
+    text = "FROM box AS one\nRUN echo 1 > /one\nFROM box\nCOPY --from=one /one /one\nRUN echo 2 > /two"
+    name = f"{registry.host}/team/cache:latest"
+    kit.build(text, cache_to=(f"type=registry,ref={name},mode=max",))
+    assert not any(name in image.names for image in kit.store.images.list())
+    other = tmp_path / "other"
+    other.mkdir()
+    with Store.open(other / "root", other / "run") as store:
+        add_box(store, other)
+        second = Kit(store, other)
+        second.build(text, cache_from=(name,))
+        assert second.steps() == (0, 3)
+        assert sorted(image.familiar_names for image in store.images.list()) == [("box:latest",), ("made:latest",)]
+        store.snapshots.release_layers()
+
+
+def test_bases_of_a_registry(kit, registry):
+    """What is not here is pulled; with ``pull`` also what is here and newer there."""
+    name = f"{registry.host}/team/base:latest"
+    for number in (1, 2):
+        kit.build(f"FROM box\nRUN echo {number} > /n", tags=(name,), outputs=(Output("registry"),))
+        kit.store.remove_image(name)
+        if number == 1:
+            kit.build(f"FROM {name}\nRUN cat /n > /o")
+            assert kit.read("/o") == "1\n"
+            kit.store.images.tag("made", "kept")
+            kit.store.images.tag(str(kit.store.images.get(name).id), "old")
+    kit.store.images.tag("old", name)
+    kit.build(f"FROM {name}\nRUN cat /n > /o")
+    assert kit.read("/o") == "1\n"
+    kit.build(f"FROM {name}\nRUN cat /n > /o", pull=True)
+    assert kit.read("/o") == "2\n"

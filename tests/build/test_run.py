@@ -399,3 +399,13 @@ def test_the_name_of_the_host(kit):
     assert kit.read("/o") == "buildkitsandbox\n" * 2
     kit.build("FROM box\nRUN hostname > /p", build_args={"BUILDKIT_SANDBOX_HOSTNAME": "other"})
     assert kit.read("/p") == "other\n"
+
+
+def test_nothing_of_the_host_is_seen(kit, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "here")
+    kit.build(
+        'FROM box\nRUN cat /proc/*/environ > /o 2>/dev/null; env >> /o; ls /proc > /procs\nRUN ["ls", "/proc/self/fd"]'
+    )
+    assert "SECRET_OF_THE_HOST" not in kit.read("/o")
+    assert set(kit.progress.lines) <= {"0", "1", "2", "3"}
+    assert len([name for name in kit.read("/procs").split() if name.isdecimal()]) <= 2

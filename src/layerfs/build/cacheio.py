@@ -174,7 +174,7 @@ def _pulled(session: Session, reference: str) -> Image:
     session.lease.protect([found.id, found.manifest_descriptor.digest, *found.diff_ids])
     if before is None:
         session.parts.database.remove_name(name)
-    return found
+    return session.parts.images.get(found.target.digest)
 
 
 def _take(session: Session, image: Image, text: str) -> None:

@@ -43,6 +43,8 @@ class _StageRun:
         return isinstance(instruction, Run | Copy) or (isinstance(instruction, Meta) and instruction.word == "WORKDIR")
 
     def run(self) -> StageState:
+        if self.stage.base is not None:
+            self.session.state_of(self.stage.base)  # waiting for another stage is not this one's step
         with located(self.file, self.line), self.session.step(self._title(self.line)) as step:
             step.counts = False
             self.state = self._base()
