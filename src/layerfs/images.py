@@ -329,8 +329,8 @@ class ImageStore:
         reference = Reference.parse(name, default_tag="latest")
         if reference.digest is not None:
             raise InvalidInputError(f"tag {name!r}: a name cannot have a digest in it")
-        row = self._find(text)
-        self._database.set_name(str(reference), row.target.digest)
+        with self._database.transaction(durable=True):
+            self._database.set_name(str(reference), self._find(text).target.digest)
         return str(reference)
 
     def remove(self, text: str, *, force: bool = False) -> Removals:

@@ -1,33 +1,43 @@
 """``ContainerStore``: the containers of a store, and its volumes."""
 
+from __future__ import annotations
+
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerfs.containers.bundle import Bundle, rootfs, write_bundle
 from layerfs.containers.container import Container
-from layerfs.containers.creating import create_container
-from layerfs.containers.events import Event
 from layerfs.containers.living import LIVE
-from layerfs.containers.merged import stack_changes
 from layerfs.containers.options import CreateOptions
 from layerfs.containers.parts import Parts
-from layerfs.containers.running import reap, remove_all
-from layerfs.containers.starting import refuse_unsupported
-from layerfs.containers.volumes import VolumeStore
 from layerfs.digest import Digest
 from layerfs.errors import InUseError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest
-from layerfs.images import ImageStore
-from layerfs.layers import LayerStore
-from layerfs.metadata import ContainerRow, Database
-from layerfs.native import Change
-from layerfs.oci import Platform
-from layerfs.runtime import RuntimeChoice
-from layerfs.snapshots import SnapshotStore
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    from layerfs.containers import bundle, creating, merged, running, starting
+    from layerfs.containers.events import Event
+    from layerfs.containers.volumes import VolumeStore
+    from layerfs.fsutil import Ingest
+    from layerfs.images import ImageStore
+    from layerfs.layers import LayerStore
+    from layerfs.metadata import ContainerRow, Database
+    from layerfs.native import Change
+    from layerfs.oci import Platform
+    from layerfs.runtime import RuntimeChoice
+    from layerfs.snapshots import SnapshotStore
+else:  # what one verb needs, and the next does not
+    bundle, creating, merged, running, starting = (
+        LateModule(f"layerfs.containers.{name}") for name in ("bundle", "creating", "merged", "running", "starting")
+    )
 
 __all__ = ["ContainerStore"]
+
+_BEING_MADE = 60.0
+"""Seconds in which a directory without a container may be one that is just being made."""
 
 
 class ContainerStore:
@@ -80,8 +90,8 @@ class ContainerStore:
 
     @contextmanager
     def _created(self, options: CreateOptions, *, fleeting: bool) -> Iterator[Container]:
-        refuse_unsupported(options)
-        id, lock = create_container(self._parts, options, fleeting=fleeting)
+        starting.refuse_unsupported(options)
+        id, lock = creating.create_container(self._parts, options, fleeting=fleeting)
         try:
             container = Container(self._parts, self._parts.database.container(id))
             self._parts.events.add(
@@ -116,10 +126,10 @@ class ContainerStore:
 
         What is changed in it goes at the end.
         """
-        with rootfs(self._parts, image, target, readonly=readonly, platform=platform) as place:
+        with bundle.rootfs(self._parts, image, target, readonly=readonly, platform=platform) as place:
             yield place
 
-    def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, Bundle]:
+    def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, bundle.Bundle]:
         """A container for a runtime of the user's own: an OCI bundle in ``directory``, which is new or empty.
 
         Its root is mounted there, or ``Bundle.mounts`` has the commands for that.
@@ -127,7 +137,7 @@ class ContainerStore:
         container = self.create(options)
         try:
             with container.locked("bundle"):
-                return container, write_bundle(self._parts, container.config, directory, mounted=mounted)
+                return container, bundle.write_bundle(self._parts, container.config, directory, mounted=mounted)
         except BaseException:
             container.remove()
             raise
@@ -146,7 +156,7 @@ class ContainerStore:
             return [Container(self._parts, row) for row in rows]
         for row in rows:
             if not _needs_no_look(row):
-                reap(self._parts, row)
+                running.reap(self._parts, row)
         return [Container(self._parts, row) for row in self._parts.database.containers()]
 
     def events(
@@ -157,7 +167,7 @@ class ContainerStore:
 
     def differences(self, base: Sequence[Digest], target: Sequence[Digest]) -> Iterator[Change]:
         """What makes one stack of layers (base first) into another, sorted by path."""
-        return stack_changes(self._parts, base, target)
+        return merged.stack_changes(self._parts, base, target)
 
     # ---- keeping ----
 
@@ -178,13 +188,13 @@ class ContainerStore:
     def settle(self, text: str) -> None:
         """Set one container right after its end; no error when it is not there."""
         with suppress(NotFoundError):
-            reap(self._parts, self._parts.database.container(text))
+            running.reap(self._parts, self._parts.database.container(text))
 
     def reap(self) -> None:
         """Set right what ended, and what killed processes left."""
         for row in self._parts.database.containers():
             if not _needs_no_look(row):
-                reap(self._parts, row)
+                running.reap(self._parts, row)
         self._sweep_directories()
 
     def prune(
@@ -214,11 +224,13 @@ class ContainerStore:
         known = {row.id for row in self._parts.database.containers()}
         with system_errors("sweep containers"), suppress(FileNotFoundError):
             for name in os.listdir(self._parts.root / "containers"):
-                if name in known:
-                    continue
+                place = self._parts.directory(name)
+                with suppress(FileNotFoundError):
+                    if name in known or time.time() - place.stat().st_mtime < _BEING_MADE:
+                        continue
                 with suppress(InUseError, NotFoundError), self._parts.lock(name):
                     if not self._is_known(name):
-                        remove_all(self._parts, name)
+                        running.remove_all(self._parts, name)
 
     def _is_known(self, id: str) -> bool:
         try:

@@ -135,10 +135,10 @@ def _already_here(
 def _record(parts: StoreParts, reference: Reference, found: Descriptor, target: Descriptor, repository: str) -> bool:
     """Image, name, the digest it has there, and which blobs are there. True when the name is new or moved."""
     name = None if reference.digest is not None else str(reference)
-    before = parts.database.resolve(name) if name is not None else None
-    parts.images.add(target, name)
-    parts.database.add_repo_digest(reference.name, found.digest, target.digest)
-    with parts.database.transaction():
+    with parts.database.transaction(durable=True):  # or another command removes the image in between
+        before = parts.database.resolve(name) if name is not None else None
+        parts.images.add(target, name)
+        parts.database.add_repo_digest(reference.name, found.digest, target.digest)
         for layer in _layers(parts, target, set()):
             parts.database.add_blob_source(layer.digest, repository)
     return before != target.digest

@@ -161,5 +161,7 @@ def _translated(path: Path) -> Iterator[None]:
         if "readonly" in text or "unable to open" in text or "disk" in text:
             raise LayerfsError(f"open {path}: {text}", hint="is the store writable, and the disk not full?") from exc
         raise LayerfsError(f"database {path}: {text}") from exc
+    except sqlite3.IntegrityError as exc:
+        raise LayerfsError(f"database {path}: {exc}", hint="another command removed it meanwhile: try again") from exc
     except sqlite3.DatabaseError as exc:
         raise IntegrityError(f"database {path}: {exc}", hint="layerfs system check --repair makes it anew") from exc
