@@ -40,6 +40,18 @@ def test_configuration(kit):
     assert kit.config()["author"] == "me"
 
 
+def test_a_working_directory_belongs_to_the_user(kit):
+    kit.build("FROM box\nUSER bob\nWORKDIR /made/deep\nUSER 5:6\nWORKDIR more\nWORKDIR /etc")
+    owners = [(kit.stat(path).uid, kit.stat(path).gid) for path in ("/made", "/made/deep", "/made/deep/more", "/etc")]
+    assert owners == [(1000, 1000), (1000, 1000), (5, 6), (0, 0)]
+
+
+def test_the_other_escape_character(kit):
+    kit.build('# escape=`\nFROM box\nENV A=x`y\nRUN echo a `\n  b > /o\nCOPY <<E /h\n$A `$A \\ "q"\nE')
+    assert kit.read("/o") == "a b\n"
+    assert kit.read("/h") == 'xy $A \\ "q"\n'
+
+
 def test_entrypoint_and_cmd_of_the_base(kit):
     kit.build('FROM box\nENTRYPOINT ["e"]')
     assert "Cmd" not in kit.section()
@@ -254,7 +266,8 @@ BOTH = {
         "EXPOSE 80 53/udp\n"
         "VOLUME /v\n"
         "USER bob\n"
-        "WORKDIR /home\n"
+        "WORKDIR /home/made\n"
+        "COPY a .\n"
         "STOPSIGNAL SIGINT\n"
         'ENTRYPOINT ["e", "f"]\n'
         'CMD ["c"]\n'

@@ -158,9 +158,10 @@ def _sources(
 
 def expand_heredoc(state: StageState, text: str) -> str:
     """Variables in a text are replaced; its quotes are text."""
-    quoted = text.replace("\\", "\\\\").replace("\\\\$", "\\$").replace('"', '\\"')
+    escape = state.escape
     # Inside double quotes nothing but variables and escapes means anything.
-    return state.expand(f'"{quoted}"') if state.escape == "\\" else text
+    quoted = text.replace(escape, escape * 2).replace(f"{escape * 2}$", f"{escape}$").replace('"', f'{escape}"')
+    return state.expand(f'"{quoted}"')
 
 
 def _named(session: Session, copy: Copy, word: str, tree: Tree) -> list[Source]:

@@ -10,7 +10,7 @@ from layerfs.errors import InvalidInputError
 from layerfs.runtime.user import resolve_user
 from layerfs.snapshots import SnapshotStore
 
-__all__ = ["Chmod", "parse_chmod", "resolve_chown"]
+__all__ = ["Chmod", "parse_chmod", "resolve_chown", "resolve_owner"]
 
 Chmod = Callable[[int], int]
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*)+)")
@@ -81,6 +81,19 @@ def resolve_chown(text: str, stack: Sequence[Digest], snapshots: SnapshotStore) 
     try:
         uid = resolve_user(root, user).uid
         return uid, resolve_user(root, f"0:{group}").gid if group else uid
+    finally:
+        os.close(root)
+
+
+def resolve_owner(user: str, stack: Sequence[Digest], snapshots: SnapshotStore) -> tuple[int, int]:
+    """The numbers of ``USER``, who gets a working directory that is made. Without names to look up in, only numbers
+    are someone."""
+    if not stack:
+        return resolve_chown(user, stack, snapshots)
+    root = snapshots.view(stack)
+    try:
+        found = resolve_user(root, user)
+        return found.uid, found.gid
     finally:
         os.close(root)
 

@@ -8,6 +8,7 @@ from layerfs.build.copying import CopyFlags, make_directory, write_layer
 from layerfs.build.copystep import copy_step, keep_layer
 from layerfs.build.instructions import Arg, Copy, Instruction, Meta, Run
 from layerfs.build.lines import Line, read_lines
+from layerfs.build.modes import resolve_owner
 from layerfs.build.parser import parse_instruction
 from layerfs.build.plan import Stage
 from layerfs.build.runstep import run_step, shown_command
@@ -170,11 +171,13 @@ class _StageRun:
         self.count += 1
         session, state = self.session, self.state
         with session.step(self._title(meta.line)) as step:
-            key = cache_key("workdir", state.stack, state.directory, session.clamp)
+            user = str(state.section.get("User") or "")
+            key = cache_key("workdir", state.stack, state.directory, session.clamp, user)
             record = session.cache.find(key) if self.use_cache else None
             step.cached = record is not None
             if record is None:
-                flags = CopyFlags(clamp=session.clamp, now=session.now)
+                owner = resolve_owner(user, state.stack, session.parts.snapshots) if user else None
+                flags = CopyFlags(owner=owner, clamp=session.clamp, now=session.now)
                 with session.parts.layers.view(state.stack) as view:
                     placed = make_directory(view, state.directory, flags)
                 layer = keep_layer(session, write_layer(session.parts.layers, placed)) if placed else None
