@@ -19,6 +19,7 @@ class Entry:
 VERBS: dict[str, Entry] = {
     "attach": Entry("attach", "Join this terminal to a container in the background"),
     "build": Entry("build", "Make an image by a Dockerfile"),
+    "bundle": Entry("bundle", "Write an OCI bundle of an image, for a runtime of your own"),
     "cat": Entry("cat", "Print a file of an image"),
     "commit": Entry("commit", "Make an image of a container's changes"),
     "completion": Entry("completion", "Print the completion script of a shell"),
@@ -73,9 +74,9 @@ def _as_verbs(*names: str) -> dict[str, Entry]:
 
 
 _CONTAINER: dict[str, Entry] = {
-    **_as_verbs("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "mount", "pause", "ps"),
-    **_as_verbs("rename", "restart", "rm", "run", "start", "stats", "stop", "top", "umount", "unmount", "unpause"),
-    **_as_verbs("update", "wait"),
+    **_as_verbs("attach", "bundle", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "mount"),
+    **_as_verbs("pause", "ps", "rename", "restart", "rm", "run", "start", "stats", "stop", "top"),
+    **_as_verbs("umount", "unmount", "unpause", "update", "wait"),
     "inspect": Entry("inspect", "Show all that is known about containers", "container"),
     "list": VERBS["ps"],
     "ls": VERBS["ps"],
