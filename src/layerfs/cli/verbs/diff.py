@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command, one
@@ -10,6 +11,7 @@ from layerfs.cli.texts import shown_path
 
 __all__ = ["COMMAND", "run"]
 
+_LINES = 1000
 _KINDS = {"C": "changed", "A": "added", "D": "deleted"}
 
 COMMAND = Command(
@@ -26,8 +28,9 @@ def run(args: Args, context: Context) -> None:
     """Print a line for each path, sorted."""
     changes = context.store.diff(*args.rest)
     if not args.format:
-        for change in changes:
-            context.out(f"{change.kind} {shown_path(_absolute(change.path))}\n")
+        lines = (f"{change.kind} {shown_path(_absolute(change.path))}\n" for change in changes)
+        while piece := "".join(islice(lines, _LINES)):
+            context.out(piece)
         return
     import json
 
