@@ -9,38 +9,20 @@
  * first, when nothing in them changes any more.
  */
 #define _GNU_SOURCE
-#include "backend.h"
+#include "dirout.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
 
 #define PIECE 1024u /* bytes of a path opened at once; any longer path is walked piece by piece */
-
-typedef struct dir_backend {
-    lfs_backend base;
-    uint32_t flags;
-    int layer;        /* the layer's directory */
-    int fs;
-    int dead;         /* -1: none yet */
-    uint32_t opened;  /* the directory inode that `opened_fd` is */
-    int opened_fd;
-    int file;         /* the regular file at hand */
-    uint32_t entry;
-    uint64_t pos;
-    bool named;       /* the rest knows of the file */
-    lfs_buf path;
-    uint64_t dropped; /* attributes this file system cannot hold */
-    uint64_t skipped; /* devices nobody here may make */
-} dir_backend;
 
 static dir_backend *of(lfs_backend *b)
 {
     return (dir_backend *)b;
 }
 
-static int fail_at(dir_backend *b, uint32_t entry, int err, const char *what, lfs_error *error)
+int lfs_dir_fail(dir_backend *b, uint32_t entry, int err, const char *what, lfs_error *error)
 {
     if (lfs_tree_path(b->base.tree, entry, &b->path) < 0)
         return lfs_fail(error, ENOMEM, "unpack");
@@ -93,77 +75,6 @@ static int locate(dir_backend *b, uint32_t entry, char name[256], lfs_error *err
     return open_dir(b, e->parent, error);
 }
 
-/* ---- attributes ---- */
-
-/* user.* on links and special files is the one thing that Linux refuses and an archive may hold; a file
- * system without attributes refuses all of them; without privilege only user.* can be set. All are counted,
- * as other tools warn of it. */
-static bool may_drop(const dir_backend *b, int err, uint32_t mode, int prefix)
-{
-    if (err == EPERM && prefix == LFS_XATTR_USER)
-        return !S_ISREG(mode) && !S_ISDIR(mode);
-    return err == ENOTSUP || (err == EPERM && b->flags & LFS_UNPACK_NO_CHOWN);
-}
-
-/* Of the open file where fd >= 0, else of what path leads to without following it. */
-static int set_xattrs(dir_backend *b, uint32_t entry, const lfs_node *n, int fd, const char *path,
-                      lfs_error *error)
-{
-    const char *set;
-    size_t len;
-
-    if (n->xattrs == 0)
-        return 0;
-    set = lfs_tree_set(b->base.tree, n->xattrs, &len, NULL);
-    for (size_t i = 0; i < len;) {
-        lfs_xattr_record r;
-        char name[512];
-        size_t value_len;
-
-        memcpy(&r, set + i, sizeof r);
-        value_len = le16toh(r.value_len);
-        snprintf(name, sizeof name, "%s%.*s", lfs_xattr_prefix_name(r.prefix), r.name_len,
-                 set + i + sizeof r);
-        if ((fd >= 0 ? fsetxattr(fd, name, set + i + sizeof r + r.name_len, value_len, 0)
-                     : lsetxattr(path, name, set + i + sizeof r + r.name_len, value_len, 0)) < 0) {
-            if (!may_drop(b, errno, n->mode, r.prefix))
-                return fail_at(b, entry, errno, "set extended attribute of", error);
-            b->dropped++;
-        }
-        i += lfs_align(sizeof r + r.name_len + value_len, 4);
-    }
-    return 0;
-}
-
-/*
- * Owner first (a change of it clears setuid and capabilities), then attributes (user.* cannot be set when the
- * mode forbids writing), then mode, time last. Where fd < 0, path leads to the inode itself, a link or
- * special file.
- */
-static int set_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, int fd, const char *path,
-                          lfs_error *error)
-{
-    struct timespec times[2] = {
-        {.tv_nsec = UTIME_OMIT},
-        {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
-    };
-    int r = 0;
-
-    if (!(b->flags & LFS_UNPACK_NO_CHOWN))
-        r = fd >= 0 ? fchown(fd, n->uid, n->gid) : lchown(path, n->uid, n->gid);
-    if (r < 0)
-        return fail_at(b, entry, errno, "set owner of", error);
-    r = set_xattrs(b, entry, n, fd, path, error);
-    if (r < 0)
-        return r;
-    if (!S_ISLNK(n->mode))
-        r = fd >= 0 ? fchmod(fd, n->mode & 07777) : chmod(path, n->mode & 07777);
-    if (r < 0)
-        return fail_at(b, entry, errno, "set mode of", error);
-    r = fd >= 0 ? futimens(fd, times) : utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
-    return r < 0 ? fail_at(b, entry, errno, "set time of", error) : 0;
-}
-
 /* ---- content ---- */
 
 static int dir_begin(lfs_backend *base, uint32_t entry, bool sparse, lfs_error *error)
@@ -177,7 +88,7 @@ static int dir_begin(lfs_backend *base, uint32_t entry, bool sparse, lfs_error *
         return dir;
     b->file = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (b->file < 0)
-        return fail_at(b, entry, errno, "create", error);
+        return lfs_dir_fail(b, entry, errno, "create", error);
     b->entry = entry;
     b->pos = 0;
     b->named = false;
@@ -201,7 +112,7 @@ static int dir_data(lfs_backend *base, const uint8_t *p, size_t n, lfs_error *er
         return lfs_fail(error, ENOMEM, "unpack");
     r = lfs_pwrite_all(b->file, p, n, b->pos);
     if (r < 0)
-        return fail_at(b, b->entry, -r, "write", error);
+        return lfs_dir_fail(b, b->entry, -r, "write", error);
     b->pos += n;
     return 0;
 }
@@ -222,8 +133,8 @@ static int dir_end(lfs_backend *base, lfs_error *error)
     if (lfs_rest_flush(base->rest) < 0)
         return lfs_fail(error, ENOMEM, "unpack");
     if (b->pos > 0 && ftruncate(fd, (off_t)n->size) < 0)
-        return fail_at(b, b->entry, errno, "write", error);
-    return set_attributes(b, b->entry, n, fd, NULL, error);
+        return lfs_dir_fail(b, b->entry, errno, "write", error);
+    return lfs_dir_attributes(b, b->entry, n, fd, NULL, error);
 }
 
 /* ---- other entries ---- */
@@ -239,12 +150,12 @@ static int add_link(dir_backend *b, uint32_t entry, uint32_t source, lfs_error *
         return dir;
     from = fcntl(dir, F_DUPFD_CLOEXEC, 0);
     if (from < 0)
-        return fail_at(b, entry, errno, "link", error);
+        return lfs_dir_fail(b, entry, errno, "link", error);
     dir = locate(b, entry, name, error);
     if (dir < 0)
         return dir;
     if (linkat(from, source_name, dir, name, 0) < 0)
-        return fail_at(b, entry, errno, "link", error);
+        return lfs_dir_fail(b, entry, errno, "link", error);
     return 0;
 }
 
@@ -285,11 +196,11 @@ static int dir_add(lfs_backend *base, uint32_t entry, uint32_t source, lfs_error
         r = make_special(b, n, dir, name);
     }
     if (r < 0)
-        return fail_at(b, entry, errno, "create", error);
+        return lfs_dir_fail(b, entry, errno, "create", error);
     if (S_ISDIR(n->mode) || lfs_node_is_whiteout(n))
         return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
-    return set_attributes(b, entry, n, -1, path, error);
+    return lfs_dir_attributes(b, entry, n, -1, path, error);
 }
 
 /* A file whose content the rest refers to is kept under its member's number. */
@@ -307,7 +218,7 @@ static int keep_content(dir_backend *b, lfs_node *n, int dir, const char *name, 
     }
     snprintf(number, sizeof number, "%u", n->number);
     if (renameat(dir, name, b->dead, number) < 0)
-        return fail_at(b, entry, errno, "set aside", error);
+        return lfs_dir_fail(b, entry, errno, "set aside", error);
     n->flags |= LFS_NODE_DEAD;
     return 0;
 }
@@ -325,7 +236,7 @@ static int remove_one(dir_backend *b, uint32_t entry, lfs_error *error)
     if (S_ISREG(n->mode) && n->size > 0 && n->name == entry && !(n->flags & LFS_NODE_DEAD))
         return keep_content(b, n, dir, name, entry, error);
     if (unlinkat(dir, name, is_dir ? AT_REMOVEDIR : 0) < 0)
-        return fail_at(b, entry, errno, "remove", error);
+        return lfs_dir_fail(b, entry, errno, "remove", error);
     if (is_dir && b->opened == lfs_tree_entry(t, entry)->node)
         b->opened = 0;
     return 0;
@@ -374,8 +285,8 @@ static int finish_directory(dir_backend *b, uint32_t node, lfs_error *error)
         return dir;
     fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the other is only a place */
     if (fd < 0)
-        return fail_at(b, n->name, errno, "open directory", error);
-    return set_attributes(b, n->name, n, fd, NULL, error);
+        return lfs_dir_fail(b, n->name, errno, "open directory", error);
+    return lfs_dir_attributes(b, n->name, n, fd, NULL, error);
 }
 
 static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error)
