@@ -3,7 +3,6 @@
 Source: image-spec, descriptor.md ("Digests") and config.md ("Layer ChainID").
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -37,7 +36,9 @@ class Digest(str):
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
         """The sha256 digest of ``data``."""
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+        state = hasher()
+        state.update(data)
+        return cls.from_hash(state)
 
     @classmethod
     def from_hash(cls, state: Any) -> Self:
@@ -62,6 +63,8 @@ class Digest(str):
 
 def hasher(algorithm: str = "sha256") -> Any:
     """A hashlib object; its ``update`` runs without the GIL for all but small pieces."""
+    import hashlib  # its library takes 2 ms to load, and a list needs no hash
+
     return hashlib.new(algorithm, usedforsecurity=True)
 
 

@@ -14,10 +14,10 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from layerfs import native
 from layerfs.digest import Digest
 from layerfs.errors import (
     IntegrityError,
@@ -28,9 +28,15 @@ from layerfs.errors import (
     system_errors,
 )
 from layerfs.fsutil import boot_id, disk_usage, remove_tree, write_atomic
+from layerfs.late import LateModule
 from layerfs.layers import LayerStore
-from layerfs.layers.directory import TREE
 from layerfs.metadata import Database, SnapshotRow
+
+if TYPE_CHECKING:
+    from layerfs import native
+    from layerfs.layers import directory
+else:  # only what mounts needs them
+    native, directory = LateModule("layerfs.native"), LateModule("layerfs.layers.directory")
 
 __all__ = ["MAX_LAYERS", "SnapshotStore", "Stack"]
 
@@ -206,7 +212,7 @@ class SnapshotStore:
         except BaseException:
             self._database.set_mounted(key, None, None)
             raise
-        lowers = dict.fromkeys(self._layers.path(diff_id) / TREE for diff_id in reversed(row.diff_ids))
+        lowers = dict.fromkeys(self._layers.path(diff_id) / directory.TREE for diff_id in reversed(row.diff_ids))
         return Stack(tuple(lowers), self.upper(key), self.root / key / "work")
 
     def view(self, diff_ids: Sequence[Digest]) -> int:

@@ -58,9 +58,7 @@ def clean_target(text: str, what: str) -> str:
 
 def _volume_name(text: str, what: str) -> str:
     if _VOLUME_NAME.fullmatch(text) is None:
-        raise InvalidInputError(
-            f"{what}: {text!r} is not a volume name", hint="a path of the host begins with / or ./"
-        )
+        raise InvalidInputError(f"{what}: {text!r} is not a volume name", hint="a path of the host begins with / or ./")
     return text
 
 

@@ -17,7 +17,16 @@ from layerfs.errors import InUseError, LayerfsError, NotFoundError, UnsupportedE
 from layerfs.runtime import Cgroup, Identity, read_report, signal_number, signal_process, wait_gone
 
 __all__ = [
-    "current", "frozen", "kill", "pause", "root_directory", "start", "stop", "unpause", "update", "wait",
+    "current",
+    "frozen",
+    "kill",
+    "pause",
+    "root_directory",
+    "start",
+    "stop",
+    "unpause",
+    "update",
+    "wait",
 ]
 
 _STOP_SECONDS = 10.0

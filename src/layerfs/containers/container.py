@@ -1,26 +1,46 @@
 """``Container``: one container as an object."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from layerfs.commit import CommitOptions
-from layerfs.containers import actions, copying
-from layerfs.containers.attaching import attach, parse_keys
-from layerfs.containers.committing import Committed, commit_container
-from layerfs.containers.executing import ExecOptions, execute
 from layerfs.containers.facts import ContainerFacts
 from layerfs.containers.living import LIVE, connect
-from layerfs.containers.logs import LogEntry, read_log
-from layerfs.containers.merged import container_changes, export_tree, merged
-from layerfs.containers.names import check_name
-from layerfs.containers.running import clean_up, remove_all, run_in_foreground
-from layerfs.containers.top import Processes, processes
 from layerfs.errors import InUseError, NotFoundError
 from layerfs.fsutil import Lock
-from layerfs.native import Change
-from layerfs.runtime import Cgroup, Usage, is_alive, signal_process, wait_gone
+from layerfs.late import LateModule
+from layerfs.runtime import is_alive, signal_process, wait_gone
+
+if TYPE_CHECKING:
+    from layerfs import commit
+    from layerfs.containers import (
+        actions,
+        attaching,
+        committing,
+        copying,
+        executing,
+        logs,
+        merged,
+        names,
+        running,
+        top,
+    )
+    from layerfs.containers.committing import Committed
+    from layerfs.containers.logs import LogEntry
+    from layerfs.containers.top import Processes
+    from layerfs.native import Change
+    from layerfs.runtime import Cgroup, Usage
+else:  # what one verb needs, and the next does not
+    commit = LateModule("layerfs.commit")
+    actions, attaching, committing, copying, executing, logs, merged, names, running, top = (
+        LateModule(f"layerfs.containers.{name}")
+        for name in (
+            "actions", "attaching", "committing", "copying", "executing", "logs", "merged", "names", "running", "top",
+        )
+    )  # fmt: skip
 
 __all__ = ["Container"]
 
@@ -62,12 +82,12 @@ class Container(ContainerFacts):
         """The same for whoever has its lock."""
         self._event("start")
         try:
-            code = run_in_foreground(self._parts, self.config, stdio, sig_proxy=sig_proxy)
+            code = running.run_in_foreground(self._parts, self.config, stdio, sig_proxy=sig_proxy)
             self._event("die", exitCode=str(code))
             return code
         finally:
             if self._state.auto_remove:
-                remove_all(self._parts, self.id)
+                running.remove_all(self._parts, self.id)
                 self._event("destroy")
             else:
                 self._look()
@@ -123,7 +143,7 @@ class Container(ContainerFacts):
 
         InUseError when it does not run, or is in the foreground of another command.
         """
-        keys = parse_keys(detach_keys)
+        keys = attaching.parse_keys(detach_keys)
         self.refresh()
         if self._state.status not in LIVE or not self._state.supervised:
             reason = "another command has it in the foreground" if self._state.status in LIVE else "it is not running"
@@ -131,7 +151,7 @@ class Container(ContainerFacts):
         options = self.config.options
         with connect(self._parts, self.id) as client:
             wanted = stdin and options.interactive
-            return attach(client, stdio, stdin=wanted, tty=options.tty, sig_proxy=sig_proxy, detach_keys=keys)
+            return attaching.attach(client, stdio, stdin=wanted, tty=options.tty, sig_proxy=sig_proxy, detach_keys=keys)
 
     def exec(
         self,
@@ -155,7 +175,7 @@ class Container(ContainerFacts):
         if self._state.process is None or self._state.status == "paused":
             state = "paused" if self._state.status == "paused" else "not running"
             raise InUseError(f"exec in container {self.name}: it is {state}")
-        options = ExecOptions(
+        options = executing.ExecOptions(
             args=tuple(args),
             env=tuple(env),
             user=user,
@@ -165,7 +185,7 @@ class Container(ContainerFacts):
             privileged=privileged,
             detach=detach,
         )
-        return execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
+        return executing.execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
 
     def logs(
         self,
@@ -176,7 +196,7 @@ class Container(ContainerFacts):
         until: float | None = None,
     ) -> Iterator[LogEntry]:
         """What it wrote, the oldest first; with ``follow`` until it ends."""
-        return read_log(
+        return logs.read_log(
             self.directory, tail=tail, since=since, until=until, follow=self._is_live if follow else None
         )
 
@@ -191,13 +211,15 @@ class Container(ContainerFacts):
         self.refresh()
         if self._state.process is None:
             raise InUseError(f"top of container {self.name}: it is not running")
-        return processes(self._cgroup().pids() or [self._state.process.pid], ps_args)
+        return top.processes(self._cgroup().pids() or [self._state.process.pid], ps_args)
 
     def usage(self) -> Usage:
         """What it uses of the host now; all 0 when it does not run."""
         return self._cgroup().usage()
 
     def _cgroup(self) -> Cgroup:
+        from layerfs.runtime import Cgroup
+
         return Cgroup(self.id, self.config.options.cgroup_parent)
 
     def update(self, **changes: Any) -> None:
@@ -209,17 +231,17 @@ class Container(ContainerFacts):
 
     def changes(self) -> Iterator[Change]:
         """What it changed in its image's tree, sorted by path."""
-        return container_changes(self._parts, self.config)
+        return merged.container_changes(self._parts, self.config)
 
     def export(self, sink: BinaryIO) -> None:
         """Write its tree as one flat tar. What is mounted in it is left out."""
-        for piece in export_tree(self._parts, self.config):
+        for piece in merged.export_tree(self._parts, self.config):
             sink.write(piece)
 
     @contextmanager
     def tree(self) -> Iterator[int]:
         """A descriptor of the root of its tree, to be read; see ``export``."""
-        with merged(self._parts, self.config) as root:
+        with merged.merged(self._parts, self.config) as root:
             yield root
 
     def stat(self, path: str) -> copying.PathStat:
@@ -259,7 +281,7 @@ class Container(ContainerFacts):
         ``pause``: its processes stand still meanwhile. ``squash``: one layer of all. ``stack``: on top of what was
         committed with ``stack`` before, a layer with only what came after.
         """
-        options = CommitOptions(
+        options = commit.CommitOptions(
             author=author,
             message=message,
             changes=tuple(changes),
@@ -269,7 +291,9 @@ class Container(ContainerFacts):
         with ExitStack() as frozen:
             if pause:
                 frozen.enter_context(actions.frozen(self._parts, self.config))
-            committed = commit_container(self._parts, self.config, options, reference, squash=squash, stack=stack)
+            committed = committing.commit_container(
+                self._parts, self.config, options, reference, squash=squash, stack=stack
+            )
         self._event("commit", imageID=committed.image.id)
         return committed
 
@@ -277,7 +301,7 @@ class Container(ContainerFacts):
 
     def rename(self, name: str) -> None:
         """Give it another name; ExistsError when that is taken."""
-        self._parts.database.rename_container(self.id, check_name(name))
+        self._parts.database.rename_container(self.id, names.check_name(name))
         self._look()
         self._event("rename")
 
@@ -311,8 +335,8 @@ class Container(ContainerFacts):
             assert process is not None
             signal_process(process, 9)
             wait_gone(process, _FORCE_SECONDS)
-        clean_up(self._parts, self.id)
-        remove_all(self._parts, self.id, volumes=volumes or self._state.auto_remove)
+        running.clean_up(self._parts, self.id)
+        running.remove_all(self._parts, self.id, volumes=volumes or self._state.auto_remove)
 
     def locked(self, verb: str) -> ExitStack:
         """Its lock, held, for a ``with``; InUseError while somebody else runs or changes it."""

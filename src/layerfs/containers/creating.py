@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -105,7 +104,7 @@ def _id_map(parts: Parts) -> tuple[int, int]:
 
 
 def _host_name() -> str:
-    return socket.gethostname() or "localhost"
+    return os.uname().nodename or "localhost"
 
 
 def _check(options: CreateOptions) -> None:

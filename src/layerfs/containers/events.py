@@ -86,5 +86,3 @@ def _parse(line: bytes) -> Event | None:
     with suppress(msgspec.DecodeError):
         return msgspec.json.decode(line, type=Event)
     return None
-
-

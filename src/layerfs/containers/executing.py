@@ -85,9 +85,7 @@ def _spec(config: Config, process: Identity, options: ExecOptions) -> ExecSpec:
         env=process_env(merged, user, config.hostname, tty=options.tty),
         cwd=options.workdir or working_directory(section),
         user=user,
-        capabilities=capability_mask(
-            mine.cap_add, mine.cap_drop, privileged=mine.privileged or options.privileged
-        ),
+        capabilities=capability_mask(mine.cap_add, mine.cap_drop, privileged=mine.privileged or options.privileged),
         new_privileges=new_privileges(mine),
         seccomp=filtered(mine) and not options.privileged,
         tty=options.tty,

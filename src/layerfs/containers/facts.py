@@ -1,18 +1,24 @@
 """``ContainerFacts``: what is known of a container, as it was when it was looked up."""
 
+from __future__ import annotations
+
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from layerfs.containers.inspecting import inspect_container
 from layerfs.containers.living import live_state
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State, Status
-from layerfs.containers.running import reap
 from layerfs.digest import Digest
 from layerfs.errors import NotFoundError
 from layerfs.fsutil import disk_usage
+from layerfs.late import LateModule
 from layerfs.metadata import ContainerRow
+
+if TYPE_CHECKING:
+    from layerfs.containers import inspecting, running
+else:
+    inspecting, running = LateModule("layerfs.containers.inspecting"), LateModule("layerfs.containers.running")
 
 __all__ = ["ContainerFacts"]
 
@@ -119,11 +125,11 @@ class ContainerFacts:
 
     def inspect(self) -> dict[str, object]:
         """All of it as docker's JSON has it."""
-        return inspect_container(self._parts, self._row, self.config, self._state)
+        return inspecting.inspect_container(self._parts, self._row, self.config, self._state)
 
     def refresh(self) -> Self:
         """The container as it is now; NotFoundError when it is gone."""
-        if not reap(self._parts, self._parts.database.container(self.id)):
+        if not running.reap(self._parts, self._parts.database.container(self.id)):
             raise NotFoundError(f"container {self.id[:12]}: no such container")
         self._look()
         return self

@@ -1,20 +1,28 @@
 """Containers that run by themselves: started under a supervisor, looked at, waited for, and set right at their end."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
-from layerfs.containers.roots import claimed_root, spec_for
 from layerfs.errors import LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import boot_id
-from layerfs.runtime import Identity, Report, Supervision, SupervisorClient, identify, read_report, signal_number
+from layerfs.late import LateModule
+from layerfs.runtime import identify, signal_number
+
+if TYPE_CHECKING:
+    from layerfs.containers import roots
+    from layerfs.runtime import Identity, Report, Supervision, SupervisorClient, supervisor
+else:  # a list of containers that do not run needs neither
+    roots, supervisor = LateModule("layerfs.containers.roots"), LateModule("layerfs.runtime.supervisor")
 
 __all__ = ["LIVE", "connect", "live_state", "socket_directory", "start_supervised", "wait_supervised"]
 
@@ -32,7 +40,7 @@ def socket_directory(parts: Parts, id: str) -> Path:
 
 def connect(parts: Parts, id: str) -> SupervisorClient:
     """A connection to a container's supervisor; NotFoundError when there is none."""
-    return SupervisorClient(socket_directory(parts, id), id)
+    return supervisor.SupervisorClient(socket_directory(parts, id), id)
 
 
 def start_supervised(parts: Parts, config: Config) -> None:
@@ -46,9 +54,9 @@ def start_supervised(parts: Parts, config: Config) -> None:
     try:
         with ExitStack() as stack:
             undo = stack.enter_context(ExitStack())
-            root = stack.enter_context(claimed_root(parts, config, volatile=state.auto_remove))
+            root = stack.enter_context(roots.claimed_root(parts, config, volatile=state.auto_remove))
             undo.callback(parts.snapshots.release, config.id)
-            spec = spec_for(config, root, directory)
+            spec = roots.spec_for(config, root, directory)
             runtime = parts.runtimes.get(config.runtime)
             runtime.supervise(spec, root.fd, _supervision(parts, config, state))
             undo.pop_all()
@@ -72,6 +80,8 @@ def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
     hook: tuple[str, ...] = ()
     if state.auto_remove:
         hook = (sys.executable, "-I", "-c", _HOOK, str(parts.root), str(parts.run), config.id)
+    from layerfs.runtime import Supervision
+
     return Supervision(
         directory=parts.directory(config.id),
         socket=socket_directory(parts, config.id),
@@ -115,7 +125,7 @@ def live_state(parts: Parts, id: str, state: State) -> tuple[State, bool]:
     """The state with what the supervisor reports, and whether the container has ended since it was written."""
     if not state.supervised or state.status not in LIVE:
         return state, False
-    report = read_report(parts.directory(id))
+    report = supervisor.read_report(parts.directory(id))
     if report is None or report.is_over:
         return _ended(state, report), True
     return (

@@ -1,22 +1,29 @@
 """What the operations on containers work with."""
 
+from __future__ import annotations
+
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from layerfs.containers.events import EventLog
 from layerfs.containers.record import Config, State, decode_config
-from layerfs.containers.support import SupportLayers
-from layerfs.containers.volumes import VolumeStore
 from layerfs.errors import NotFoundError, system_errors
-from layerfs.fsutil import Ingest, Lock, write_atomic
-from layerfs.images import ImageStore
-from layerfs.layers import LayerStore
-from layerfs.metadata import ContainerRow, Database
-from layerfs.runtime import Runtimes
-from layerfs.snapshots import SnapshotStore
+from layerfs.fsutil import Lock, write_atomic
+
+# The rest is imported where it is needed: it decides how fast a short command starts.
+if TYPE_CHECKING:
+    from layerfs.containers.events import EventLog
+    from layerfs.containers.support import SupportLayers
+    from layerfs.containers.volumes import VolumeStore
+    from layerfs.fsutil import Ingest
+    from layerfs.images import ImageStore
+    from layerfs.layers import LayerStore
+    from layerfs.metadata import ContainerRow, Database
+    from layerfs.runtime import Runtimes
+    from layerfs.snapshots import SnapshotStore
 
 __all__ = ["Parts"]
 
@@ -42,21 +49,33 @@ class Parts:
         self.snapshots = snapshots
         self.images = images
         self.ingest = ingest
-        self.runtimes = Runtimes(run)
+
+    @cached_property
+    def runtimes(self) -> Runtimes:
+        """What runs them."""
+        from layerfs.runtime import Runtimes
+
+        return Runtimes(self.run)
 
     @cached_property
     def events(self) -> EventLog:
         """What happened."""
+        from layerfs.containers.events import EventLog
+
         return EventLog(self.run)
 
     @cached_property
     def volumes(self) -> VolumeStore:
         """Volumes by name."""
+        from layerfs.containers.volumes import VolumeStore
+
         return VolumeStore(self.root / "volumes", self.database, self.ingest)
 
     @cached_property
     def support(self) -> SupportLayers:
         """Layers of mount points."""
+        from layerfs.containers.support import SupportLayers
+
         return SupportLayers(self.layers, self.database, self.ingest)
 
     def directory(self, id: str) -> Path:

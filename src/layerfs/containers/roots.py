@@ -70,9 +70,7 @@ def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
     spec = msgspec.structs.replace(spec, mounts=tuple(root.images.get(mount.target, mount) for mount in spec.mounts))
     if root.overlay is None:
         return spec
-    return msgspec.structs.replace(
-        spec, overlay=root.overlay, user=alone(spec.user), id_map=(os.geteuid(), 1)
-    )
+    return msgspec.structs.replace(spec, overlay=root.overlay, user=alone(spec.user), id_map=(os.geteuid(), 1))
 
 
 def alone(user: User) -> User:

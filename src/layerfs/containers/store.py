@@ -19,6 +19,7 @@ from layerfs.late import LateModule
 
 if TYPE_CHECKING:
     from layerfs.containers import bundle, creating, merged, running, starting
+    from layerfs.containers.bundle import Bundle
     from layerfs.containers.events import Event
     from layerfs.containers.volumes import VolumeStore
     from layerfs.fsutil import Ingest
@@ -129,7 +130,7 @@ class ContainerStore:
         with bundle.rootfs(self._parts, image, target, readonly=readonly, platform=platform) as place:
             yield place
 
-    def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, bundle.Bundle]:
+    def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, Bundle]:
         """A container for a runtime of the user's own: an OCI bundle in ``directory``, which is new or empty.
 
         Its root is mounted there, or ``Bundle.mounts`` has the commands for that.
@@ -149,7 +150,7 @@ class ContainerStore:
         row = self._parts.database.container(text.removeprefix("/"))
         return Container(self._parts, row).refresh()
 
-    def list(self) -> "Containers":
+    def list(self) -> Containers:
         """All containers, the newest first."""
         rows = self._parts.database.containers()
         if all(map(_needs_no_look, rows)):
@@ -171,7 +172,7 @@ class ContainerStore:
 
     # ---- keeping ----
 
-    def resume(self) -> "Containers":
+    def resume(self) -> Containers:
         """After a reboot: start what ran when the machine stopped, where its restart policy wants that."""
         started = []
         for container in self.list():
@@ -197,9 +198,7 @@ class ContainerStore:
                 running.reap(self._parts, row)
         self._sweep_directories()
 
-    def prune(
-        self, *, keep: Callable[[Container], bool] = lambda container: False, dry_run: bool = False
-    ) -> "Freed":
+    def prune(self, *, keep: Callable[[Container], bool] = lambda container: False, dry_run: bool = False) -> Freed:
         """Remove containers that do not run, but those to ``keep``; ID to bytes of their changes."""
         removed: Freed = {}
         for container in self.list():

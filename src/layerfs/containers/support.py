@@ -6,7 +6,6 @@ small layer with empty files and directories, and with the directories above the
 of one image with the same mounts share it.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ class SupportLayers:
         something that is no directory.
         """
         wanted = sorted({*_STANDARD, *((os.fsencode(path), is_dir) for path, is_dir in targets)})
-        key = hashlib.sha256(repr((list(stack), wanted)).encode()).hexdigest()
+        key = Digest.of(repr((list(stack), wanted)).encode()).hex
         record = self._database.record(_KIND, key)
         if record is not None:
             diff_id = Digest(record["layer"]) if record["layer"] else None

@@ -32,9 +32,7 @@ def tar_in(
 
 
 class _Reader:
-    def __init__(
-        self, root: int, directory: bytes, devices: bool, keep_owner: bool, owner: tuple[int, int]
-    ) -> None:
+    def __init__(self, root: int, directory: bytes, devices: bool, keep_owner: bool, owner: tuple[int, int]) -> None:
         self._root = root
         self._directory = directory
         self._devices = devices
@@ -124,9 +122,7 @@ class _Reader:
         with Place(self._root, self._name(member.linkname), follow=False) as target:
             if target.fd is None or stat.S_ISDIR(os.fstat(target.fd).st_mode):
                 raise InvalidInputError(f"archive: {member.name!r} links to {member.linkname!r}, which is not there")
-            os.link(
-                target.name, place.name, src_dir_fd=target.parent, dst_dir_fd=place.parent, follow_symlinks=False
-            )
+            os.link(target.name, place.name, src_dir_fd=target.parent, dst_dir_fd=place.parent, follow_symlinks=False)
 
     def _make_file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, place: Place) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

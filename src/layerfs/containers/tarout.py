@@ -46,9 +46,7 @@ class _Writer:
             info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
             yield _header(info)
 
-    def _directory(
-        self, parent: int, name: bytes, shown: bytes, info: tarfile.TarInfo, depth: int
-    ) -> Iterator[bytes]:
+    def _directory(self, parent: int, name: bytes, shown: bytes, info: tarfile.TarInfo, depth: int) -> Iterator[bytes]:
         if depth > _DEPTH:
             raise OSError(40, "directories too deep", os.fsdecode(shown))
         fd = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)

@@ -4,12 +4,27 @@
 ways in and out, ``tree`` and ``view`` reading without a mount, ``mounting`` the shared mounts, ``store`` all together.
 """
 
-from layerfs.layers.header import HEADER_SIZE, Header
-from layerfs.layers.probe import probe_format
-from layerfs.layers.store import Layer, LayerStore
-from layerfs.layers.tarout import TarReader
-from layerfs.layers.view import Entry, View
-from layerfs.layers.writer import LayerWriter
+from typing import TYPE_CHECKING
+
+from layerfs.late import late_names
+
+if TYPE_CHECKING:
+    from layerfs.layers.header import HEADER_SIZE, Header
+    from layerfs.layers.probe import probe_format
+    from layerfs.layers.store import Layer, LayerStore
+    from layerfs.layers.tarout import TarReader
+    from layerfs.layers.view import Entry, View
+    from layerfs.layers.writer import LayerWriter
+else:
+    __getattr__ = late_names(
+        __name__,
+        header="HEADER_SIZE Header",
+        probe="probe_format",
+        store="Layer LayerStore",
+        tarout="TarReader",
+        view="Entry View",
+        writer="LayerWriter",
+    )
 
 __all__ = [
     "HEADER_SIZE",

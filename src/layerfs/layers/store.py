@@ -4,26 +4,35 @@
 ``verify`` found damaged: such a layer is no longer in the store, so it is not mounted again, and can be brought anew.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest, disk_usage
-from layerfs.layers.check import check_content, check_hashes, check_tree
-from layerfs.layers.directory import TREE, DirFormat
-from layerfs.layers.erofs import ErofsFormat
-from layerfs.layers.formats import Format, OpenLayer
-from layerfs.layers.mounting import SharedMounts
-from layerfs.layers.tarout import TarReader
-from layerfs.layers.tree import DirTree, LayerTree
-from layerfs.layers.view import View
-from layerfs.layers.writer import LayerWriter
-from layerfs.native import Reader
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    from layerfs import native
+    from layerfs.layers import check, directory, erofs, mounting, tarout, tree, view, writer
+    from layerfs.layers.formats import Format, OpenLayer
+    from layerfs.layers.tarout import TarReader
+    from layerfs.layers.view import View
+    from layerfs.layers.writer import LayerWriter
+else:  # what one verb needs, and the next does not
+    native = LateModule("layerfs.native")
+    check, directory, erofs, mounting, tarout, tree, view, writer = (
+        LateModule(f"layerfs.layers.{name}")
+        for name in ("check", "directory", "erofs", "mounting", "tarout", "tree", "view", "writer")
+    )
 
 __all__ = ["Layer", "LayerStore"]
 
@@ -72,11 +81,17 @@ class LayerStore:
         self.format = format
         self.userxattr = userxattr
         self.chown = chown
-        self._format: Format = (
-            ErofsFormat(userxattr=userxattr) if format == "erofs" else DirFormat(userxattr=userxattr, chown=chown)
-        )
         self._base = os.fspath(root)
-        self._mounts = SharedMounts(run)
+
+    @cached_property
+    def _format(self) -> Format:
+        if self.format == "erofs":
+            return erofs.ErofsFormat(userxattr=self.userxattr)
+        return directory.DirFormat(userxattr=self.userxattr, chown=self.chown)
+
+    @cached_property
+    def _mounts(self) -> mounting.SharedMounts:
+        return mounting.SharedMounts(self.run)
 
     # ---- what there is ----
 
@@ -136,11 +151,13 @@ class LayerStore:
         Whoever does not know the diff ID beforehand gives ``protect`` (of a lease): it is told the ID before the layer
         appears, so that no sweep takes it for litter before it is recorded.
         """
-        return LayerWriter(self, self._format, expected, protect=protect, max_bytes=max_bytes, max_entries=max_entries)
+        return writer.LayerWriter(
+            self, self._format, expected, protect=protect, max_bytes=max_bytes, max_entries=max_entries
+        )
 
     def open_tar(self, diff_id: Digest) -> TarReader:
         """The exact tar again, for a ``with``."""
-        return TarReader(self.open(diff_id), f"read layer {diff_id}")
+        return tarout.TarReader(self.open(diff_id), f"read layer {diff_id}")
 
     def damaged(self) -> Sequence[tuple[Path, int]]:
         """What was put away: (path, bytes on disk)."""
@@ -158,7 +175,7 @@ class LayerStore:
         """
         try:
             with self.open(diff_id) as layer:
-                check_hashes(self._format, layer)
+                check.check_hashes(self._format, layer)
             if not quick:
                 self._check_content(diff_id)
         except IntegrityError as exc:
@@ -169,15 +186,15 @@ class LayerStore:
 
     def _check_content(self, diff_id: Digest) -> None:
         with self.open_tar(diff_id) as reader:
-            check_content(diff_id, reader)
+            check.check_content(diff_id, reader)
         if self.format == "dir":
             with (
                 system_errors(f"verify layer {diff_id}"),
                 self.open(diff_id) as layer,
-                closing(self._format.tree(layer)) as tree,
+                closing(self._format.tree(layer)) as found,
                 self.open_tar(diff_id) as reader,
             ):
-                check_tree(layer, reader, tree, self.ingest.root)
+                check.check_tree(layer, reader, found, self.ingest.root)
 
     def _put_away(self, diff_id: Digest) -> None:
         """Out of the store's sight; where that cannot be done (a read-only store), it stays and stays damaged."""
@@ -211,7 +228,7 @@ class LayerStore:
         if self.format == "dir":
             with self.open(diff_id) as layer:
                 flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                return os.open(TREE, flags, dir_fd=layer.fd)
+                return os.open(directory.TREE, flags, dir_fd=layer.fd)
         try:
             fd = self._mounts.open(diff_id.hex, os.stat(self._place(diff_id)))
         except FileNotFoundError:
@@ -232,17 +249,17 @@ class LayerStore:
     # ---- reading without a mount ----
 
     @contextmanager
-    def reader(self, diff_id: Digest) -> Iterator[Reader]:
+    def reader(self, diff_id: Digest) -> Iterator[native.Reader]:
         """The core's reader of a layer file; InvalidInputError in the format dir."""
         if self.format != "erofs":
             raise InvalidInputError(f"read layer {diff_id}: layers of this store are directories")
-        with self.open(diff_id) as layer, Reader(layer.fd) as reader:
+        with self.open(diff_id) as layer, native.Reader(layer.fd) as reader:
             yield reader
 
     def view(self, diff_ids: Sequence[Digest], upper: Path | None = None) -> View:
         """A stack of layers (base first), perhaps under an ``upper``, read without a mount; for a ``with``."""
         with ExitStack() as stack:
-            trees: dict[Digest, LayerTree] = {}
+            trees: dict[Digest, tree.LayerTree] = {}
             for diff_id in diff_ids:
                 if diff_id not in trees:
                     with self.open(diff_id) as layer:
@@ -251,6 +268,6 @@ class LayerStore:
             stacked = [trees[diff_id] for diff_id in diff_ids]
             if upper is not None:
                 with system_errors(f"open {upper}"):
-                    stacked.append(DirTree(os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+                    stacked.append(tree.DirTree(os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
                 stack.callback(stacked[-1].close)
-            return View(stacked, stack.pop_all())
+            return view.View(stacked, stack.pop_all())

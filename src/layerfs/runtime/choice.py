@@ -4,21 +4,22 @@ That a program is installed says little: it is tried once with a container of it
 this boot in ``RUN/runtimes.json``.
 """
 
+from __future__ import annotations
+
 import json
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from layerfs import native
 from layerfs.errors import LayerfsError, NotFoundError
 from layerfs.fsutil import boot_id, write_atomic
-from layerfs.runtime.builtin import BuiltinRuntime
-from layerfs.runtime.spec import RunSpec, Runtime
-from layerfs.runtime.standard import StandardRuntime
-from layerfs.runtime.user import User
+
+if TYPE_CHECKING:  # each is imported where it is the one that is wanted
+    from layerfs.runtime.spec import Runtime
+    from layerfs.runtime.standard import StandardRuntime
 
 __all__ = ["RuntimeChoice", "Runtimes"]
 
@@ -44,12 +45,16 @@ class Runtimes:
         if name == "auto":
             name = self.choice().name
         if name == "builtin":
+            from layerfs.runtime.builtin import BuiltinRuntime
+
             return BuiltinRuntime()
-        program = shutil.which(name)
+        program = _which(name)
         if program is None:
             raise NotFoundError(
                 f"runtime {name}: not found", hint="known are auto, builtin, crun, runc or a path; or install it"
             )
+        from layerfs.runtime.standard import StandardRuntime
+
         return StandardRuntime(program, self._run)
 
     def choice(self) -> RuntimeChoice:
@@ -60,7 +65,7 @@ class Runtimes:
 
     def _key(self) -> list[str]:
         """What the answer depends on."""
-        found = [shutil.which(name) for name in _STANDARD]
+        found = [_which(name) for name in _STANDARD]
         return [boot_id(), *(f"{path} {os.stat(path).st_mtime_ns}" if path else "" for path in found)]
 
     def _recorded(self) -> RuntimeChoice | None:
@@ -75,8 +80,10 @@ class Runtimes:
         chosen = "builtin"
         if os.geteuid() != 0:
             return RuntimeChoice("builtin", {"builtin": "the one that runs containers without privilege"})
+        from layerfs.runtime.standard import StandardRuntime
+
         for name in _STANDARD:
-            program = shutil.which(name)
+            program = _which(name)
             problem = "not installed" if program is None else _try(StandardRuntime(program, self._run), self._run)
             reasons[name] = problem or "works"
             if problem is None:
@@ -90,14 +97,24 @@ class Runtimes:
         return RuntimeChoice(chosen, reasons)
 
 
+def _which(name: str) -> str | None:
+    """Where a program is; a name with a slash is a path."""
+    places = [name] if "/" in name else [os.path.join(place, name) for place in os.get_exec_path()]
+    return next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), None)
+
+
 def _try(runtime: StandardRuntime, run: Path) -> str | None:
     """Run a container whose root is the host's, read-only, with the program itself as its command; what is wrong."""
+    import subprocess  # a choice that is kept needs none of these
+
+    from layerfs import native
+    from layerfs.runtime.spec import RunSpec
+    from layerfs.runtime.user import User
+
     spec = RunSpec(
         id=f"probe-{os.getpid()}-{runtime.name}", args=(runtime.program, "--version"), env=(), cwd="/", user=User(),
         hostname="probe", capabilities=0, readonly=True, network="none",
     )  # fmt: skip
-    import subprocess  # a choice that is kept needs it not
-
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         root = native.bind_mount(-100, "/", recursive=False, readonly=True)

@@ -1,7 +1,6 @@
 """The supervisor of a container that runs by itself: what it reports, and what it is asked for (docs/supervisor.md)."""
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +62,8 @@ class SupervisorClient:
 
     def __init__(self, directory: Path, id: str) -> None:
         """``directory`` has the socket; NotFoundError when nobody listens there."""
+        import socket  # a list of containers needs it not
+
         self._id = id
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:

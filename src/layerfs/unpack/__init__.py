@@ -8,9 +8,21 @@ diff ID are right. ``sink`` and ``source`` are the two ends of copying, ``rootfs
 ``pouring`` is how the bytes of a tar get into a layer, one thread ahead of the other.
 """
 
+from typing import TYPE_CHECKING
+
+from layerfs.late import late_names
 from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
-from layerfs.unpack.rootfs import import_rootfs
-from layerfs.unpack.sink import UnpackingSink, record_layer
-from layerfs.unpack.source import StoreSource
+
+if TYPE_CHECKING:
+    from layerfs.unpack.rootfs import import_rootfs
+    from layerfs.unpack.sink import UnpackingSink, record_layer
+    from layerfs.unpack.source import StoreSource
+else:
+    __getattr__ = late_names(
+        __name__,
+        rootfs="import_rootfs",
+        sink="UnpackingSink record_layer",
+        source="StoreSource",
+    )
 
 __all__ = ["MAX_LAYER_BYTES", "MAX_LAYER_ENTRIES", "StoreSource", "UnpackingSink", "import_rootfs", "record_layer"]
