@@ -265,9 +265,9 @@ BOTH = {
         "LABEL k=v\n"
         "EXPOSE 80 53/udp\n"
         "VOLUME /v\n"
-        "USER bob\n"
         "WORKDIR /home/made\n"
         "COPY a .\n"
+        "USER bob\n"
         "STOPSIGNAL SIGINT\n"
         'ENTRYPOINT ["e", "f"]\n'
         'CMD ["c"]\n'
