@@ -382,6 +382,20 @@ def test_a_cache_mount_goes_to_another_store(kit, tmp_path):
         cache.export_mount("none", sink)
 
 
+def test_a_cache_mount_by_the_command(kit, tmp_path):
+    from layerfs.cli import main
+
+    place = ["--root", str(tmp_path / "root"), "--run", str(tmp_path / "run"), "builder"]
+    path = tmp_path / "mount.tar"
+    kit.build("FROM box\nRUN --mount=type=cache,target=/c,id=mine echo 1 > /c/f")
+    assert main([*place, "export", "mine", "-o", str(path)]) == 0
+    assert main([*place, "import", "theirs", str(path)]) == 0
+    assert main([*place, "import", "theirs", str(path)]) == 1
+    assert main([*place, "import", "more", "/no/such"]) == 1
+    assert main([*place, "export", "none", "-o", str(path)]) == 1
+    assert {entry.title for entry in kit.store.build_cache().list() if entry.type == "mount"} == {"mine", "theirs"}
+
+
 def test_ssh_with_a_key(kit, tmp_path):
     if not (shutil.which("ssh-agent") and shutil.which("ssh-keygen")):
         pytest.skip("needs the Debian package openssh-client")
