@@ -1,6 +1,5 @@
 """Known vulnerabilities of builders: what a Dockerfile, a context or a base image cannot reach."""
 
-
 import pytest
 import tarbuild as tar
 from boxes import add_box, needs_busybox
@@ -76,7 +75,9 @@ def test_cve_2026_44517_a_dockerfile_that_is_a_link_out_of_the_context(host: Hos
     assert (host.outside / "victim").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("url", ["git://-oProxyCommand=touch%20executed/x", "https://127.0.0.1:1/x.git#--upload-pack=touch executed"])
+@pytest.mark.parametrize(
+    "url", ["git://-oProxyCommand=touch%20executed/x", "https://127.0.0.1:1/x.git#--upload-pack=touch executed"]
+)
 def test_cve_2019_13139_a_git_reference_is_no_option(host: Host, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(host.place)
     with host.store():
@@ -88,7 +89,9 @@ def test_cve_2019_13139_a_git_reference_is_no_option(host: Host, url: str, monke
 @pytest.mark.parametrize("link", ["/link", "/link/etc", "/up"])
 def test_cve_2024_1753_a_mount_source_is_looked_up_in_its_image(host: Host, link: str) -> None:
     build = Builder(host, tar.symlink("link", str(host.outside)), tar.symlink("up", "../" * 30 + str(host.outside)[1:]))
-    said = build(f"FROM box\nRUN --mount=type=bind,from=box,source={link},target=/mnt cat /mnt/victim /mnt/etc/shadow /mnt/shadow > /got; true\n")
+    said = build(
+        f"FROM box\nRUN --mount=type=bind,from=box,source={link},target=/mnt cat /mnt/victim /mnt/shadow > /got; true\n"
+    )
     if said.code == 0:
         assert build.read("/got") == b""
 
@@ -124,7 +127,16 @@ def test_cve_2024_23653_no_privilege_without_being_asked(host: Host) -> None:
     assert build("FROM box\nRUN mount -t tmpfs x /tmp\n").code != 0
 
 
-@pytest.mark.parametrize("text", ["FROM box\nRUN --mount=type=\n", "FROM box\nCOPY --from=\n", "FROM\n", "FROM box\nRUN --mount\n", "FROM --platform= box\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM box\nRUN --mount=type=\n",
+        "FROM box\nCOPY --from=\n",
+        "FROM\n",
+        "FROM box\nRUN --mount\n",
+        "FROM --platform= box\n",
+    ],
+)
 def test_cve_2024_23650_a_malformed_request_is_an_error(host: Host, text: str) -> None:
     assert Builder(host)(text).code != 0
 
@@ -138,7 +150,9 @@ def test_cve_2021_3602_the_environment_of_the_host_stays_out(host: Host, monkeyp
         assert b"swordfish" not in build.read(f"/{name}")
 
 
-@pytest.mark.parametrize("line", ["HEALTHCHECK CMD evil", "ONBUILD RUN evil", "USER 0", "ENV A=evil", "ENTRYPOINT [\"evil\"]"])
+@pytest.mark.parametrize(
+    "line", ["HEALTHCHECK CMD evil", "ONBUILD RUN evil", "USER 0", "ENV A=evil", 'ENTRYPOINT ["evil"]']
+)
 def test_cve_2024_24557_a_cached_layer_carries_no_configuration(host: Host, line: str) -> None:
     """The same RUN after other instructions is the same layer at most, never the other's configuration."""
     build = Builder(host)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.digest import Digest
-from layerfs.errors import ExistsError, IntegrityError, InvalidInputError, NotFoundError, UnsupportedError
+from layerfs.errors import ExistsError, IntegrityError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 from layerfs.fsutil import Ingest
 from layerfs.leases import Lease, end_dead_leases
 from layerfs.metadata import Database
@@ -40,7 +40,7 @@ def test_images_and_names(database: Database) -> None:
 
 
 def test_a_name_needs_its_image(database: Database) -> None:
-    with pytest.raises(IntegrityError):
+    with pytest.raises(LayerfsError, match="FOREIGN KEY"):
         database.set_name("docker.io/library/x:1", TARGET.digest)
 
 
@@ -158,3 +158,20 @@ def test_connections_of_threads_that_ended_are_closed(database: Database) -> Non
 def test_what_is_no_text_is_an_error_of_input(database: Database) -> None:
     with pytest.raises(InvalidInputError, match="not UTF-8"):
         database.container("\udcff")
+
+
+def test_an_interrupt_as_a_transaction_begins_leaves_none(database: Database) -> None:
+    real = database._db
+
+    class Interrupted:
+        def execute(self, sql: str, *values: object) -> object:
+            done = real.execute(sql, *values)
+            if sql == "BEGIN IMMEDIATE":
+                raise KeyboardInterrupt
+            return done
+
+    database._local.connection = Interrupted()
+    with pytest.raises(KeyboardInterrupt), database.transaction():
+        pass
+    database._local.connection = real
+    database.add_layer(A, 1, 1, 1, 1)  # neither this thread nor another process is kept out

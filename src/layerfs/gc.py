@@ -20,7 +20,7 @@ from layerfs.metadata import Database
 
 __all__ = ["Swept", "sweep"]
 
-_BATCH = 64
+_BATCH = 16
 """Layers that one transaction takes: a few milliseconds, in which no other command can write."""
 _PARTIAL_SECONDS = 7 * 24 * 3600
 """How long a partial download is kept for a pull to continue it."""

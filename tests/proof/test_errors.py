@@ -1,9 +1,8 @@
-"""Every command that writes, with an error at each of its calls that change something: told in one line, nothing lost."""
+"""Every command that writes, with an error at each call that changes something: told in one line, nothing lost."""
 
 import errno
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import tracer

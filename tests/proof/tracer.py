@@ -1,7 +1,7 @@
 """Runs a function in a process of its own and stops it at each system call that changes something.
 
-``run`` forks; the child asks to be traced, installs a seccomp filter that lets everything pass at full speed but the calls
-of ``CALLS``, and calls the function. At each of those a handler in the parent says what happens: ``None`` (go on),
+``run`` forks; the child asks to be traced, installs a seccomp filter that lets all pass at full speed but the calls of
+ ``CALLS``, and calls the function. At each of those a handler in the parent says what happens: ``None`` (go on),
 ``KILL`` (SIGKILL to all processes of the command, the call not being made), a negative number (the call is not made
 and fails with that errno) or ``SHORT`` (a write takes half of what it was given).
 
@@ -258,8 +258,8 @@ def _child(function: Callable[[], int], outputs: list[Path]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, path in enumerate(outputs, 1):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)
+        sys.stderr = open(2, "w", closefd=False)
         _ptrace(_TRACEME, 0)
         os.kill(os.getpid(), signal.SIGSTOP)
         _install()

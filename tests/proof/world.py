@@ -270,7 +270,9 @@ class World:
             store.import_image(self.place / "small.tar", "small:1")
             store.load(self.place / "two.tar")
             null = os.open(os.devnull, os.O_RDWR)
-            options = create_options("box:1", ["sh", "-c", "echo changed > /etc/passwd; rm -f /bin/true"], {"name": "done"})
+            options = create_options(
+                "box:1", ["sh", "-c", "echo changed > /etc/passwd; rm -f /bin/true"], {"name": "done"}
+            )
             code = store.containers.run(options, (null, null, null))[1]
             os.close(null)
             assert code == 0

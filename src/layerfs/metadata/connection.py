@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from layerfs.metadata.schema import SCHEMA, VERSION
 __all__ = ["Connection"]
 
 _BUSY_SECONDS = 60.0
+_STATEMENTS = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 
 class Connection:
@@ -95,11 +96,11 @@ class Connection:
         if self._local.depth:
             yield
             return
-        with _translated(self.path):
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            db.execute("BEGIN IMMEDIATE")
         self._local.depth = 1
-        try:
+        try:  # from before it begins: an interrupt may come as soon as it has
+            with _translated(self.path):
+                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                db.execute("BEGIN IMMEDIATE")
             yield
             with _translated(self.path):
                 db.execute("COMMIT")
@@ -133,6 +134,10 @@ class Connection:
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when nothing is."""
         found = [row[0] for row in self._rows("PRAGMA integrity_check")]
+        with closing(sqlite3.connect(":memory:")) as model:
+            model.executescript(SCHEMA)
+            if {row[0] for row in model.execute(_STATEMENTS)} != {row[0] for row in self._rows(_STATEMENTS)}:
+                found.append("its schema is not the one that it was made with")
         dangling = self._rows("PRAGMA foreign_key_check")
         found += [f"a row of {row[0]} names what is not in {row[2]}" for row in dangling]
         return [text for text in found if text != "ok"]
@@ -160,8 +165,14 @@ def _translated(path: Path) -> Iterator[None]:
             raise LayerfsError(f"open {path}: busy for {_BUSY_SECONDS:.0f} seconds, held by another process") from exc
         if "readonly" in text or "unable to open" in text or "disk" in text:
             raise LayerfsError(f"open {path}: {text}", hint="is the store writable, and the disk not full?") from exc
+        if "decode" in text:
+            raise _damaged(path, exc) from exc
         raise LayerfsError(f"database {path}: {text}") from exc
     except sqlite3.IntegrityError as exc:
         raise LayerfsError(f"database {path}: {exc}", hint="another command removed it meanwhile: try again") from exc
-    except sqlite3.DatabaseError as exc:
-        raise IntegrityError(f"database {path}: {exc}", hint="layerfs system check --repair makes it anew") from exc
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
+        raise _damaged(path, exc) from exc
+
+
+def _damaged(path: Path, exc: Exception) -> IntegrityError:
+    return IntegrityError(f"database {path}: {exc}", hint="layerfs system check --repair makes it anew")

@@ -8,6 +8,7 @@ from typing import Any
 from layerfs.digest import Digest
 from layerfs.errors import ExistsError, NotFoundError
 from layerfs.metadata.connection import Connection
+from layerfs.metadata.documents import to_text
 from layerfs.metadata.rows import ContainerRow, SnapshotRow, container_row, snapshot_row
 
 __all__ = ["ContainerTables"]
@@ -23,7 +24,7 @@ class ContainerTables(Connection):
                 raise ExistsError(f"snapshot {key}: there is one already")
             self._run(
                 "INSERT INTO snapshots VALUES (?, ?, ?, ?, NULL, NULL)",
-                key, kind, json.dumps(diff_ids), time.time(),
+                key, kind, to_text(diff_ids), time.time(),
             )  # fmt: skip
 
     def snapshot(self, key: str) -> SnapshotRow | None:
@@ -62,7 +63,7 @@ class ContainerTables(Connection):
                 )
             self._run(
                 "INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?)",
-                id, name, target, image_id, time.time(), json.dumps(state),
+                id, name, target, image_id, time.time(), to_text(state),
             )  # fmt: skip
 
     def container(self, text: str) -> ContainerRow:
@@ -84,12 +85,13 @@ class ContainerTables(Connection):
     def set_container_state(self, id: str, state: dict[str, Any]) -> None:
         """Replace a container's state."""
         with self.transaction():
-            self._run("UPDATE containers SET state = ? WHERE id = ?", json.dumps(state), id)
+            self._run("UPDATE containers SET state = ? WHERE id = ?", to_text(state), id)
 
-    def set_container_image(self, id: str, target: Digest, image_id: Digest) -> None:
-        """Correct the image that a container was made of."""
+    def correct_container(self, id: str, target: Digest, image_id: Digest, diff_ids: Sequence[Digest]) -> None:
+        """Correct the image that a container was made of, and the layers of its snapshot."""
         with self.transaction(durable=True):
             self._run("UPDATE containers SET target = ?, image_id = ? WHERE id = ?", target, image_id, id)
+            self._run("UPDATE snapshots SET diff_ids = ? WHERE key = ?", json.dumps(diff_ids), id)
 
     def rename_container(self, id: str, name: str) -> None:
         """Give a container another name; ExistsError."""

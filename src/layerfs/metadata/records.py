@@ -1,12 +1,12 @@
 """Records of other modules, and leases."""
 
-import json
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from layerfs.digest import Digest
 from layerfs.metadata.connection import Connection
+from layerfs.metadata.documents import from_text, to_text
 
 __all__ = ["RecordTables"]
 
@@ -18,19 +18,19 @@ class RecordTables(Connection):
         """Keep a document under a key; the layers that it names are not removed while it is there."""
         with self.transaction():
             self._run("DELETE FROM records WHERE kind = ? AND key = ?", kind, key)
-            self._run("INSERT INTO records VALUES (?, ?, ?, ?)", kind, key, json.dumps(value), time.time())
+            self._run("INSERT INTO records VALUES (?, ?, ?, ?)", kind, key, to_text(value), time.time())
             for diff_id in diff_ids:
                 self._run("INSERT OR IGNORE INTO record_layers VALUES (?, ?, ?)", kind, key, diff_id)
 
     def record(self, kind: str, key: str) -> dict[str, Any] | None:
         """The document under a key."""
         row = self._row("SELECT value FROM records WHERE kind = ? AND key = ?", kind, key)
-        return json.loads(row["value"]) if row else None
+        return from_text(row["value"]) if row else None
 
     def records(self, kind: str) -> list[tuple[str, dict[str, Any], float]]:
         """(key, document, when it was last used) of a kind, the least recently used first."""
         rows = self._rows("SELECT * FROM records WHERE kind = ? ORDER BY used", kind)
-        return [(row["key"], json.loads(row["value"]), row["used"]) for row in rows]
+        return [(row["key"], from_text(row["value"]), row["used"]) for row in rows]
 
     def touch_record(self, kind: str, key: str) -> None:
         """Record that a document was used."""

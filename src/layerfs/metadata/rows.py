@@ -1,12 +1,12 @@
 """What the tables hold, as values."""
 
-import json
 import sqlite3
 from typing import Any
 
 import msgspec
 
 from layerfs.digest import Digest
+from layerfs.metadata.documents import from_text
 from layerfs.oci import Descriptor
 
 __all__ = [
@@ -78,7 +78,7 @@ def layer_row(row: sqlite3.Row) -> LayerRow:
 def snapshot_row(row: sqlite3.Row) -> SnapshotRow:
     """A snapshot as it was read."""
     values = dict(row)
-    return SnapshotRow(**values | {"diff_ids": tuple(map(Digest, json.loads(values["diff_ids"])))})
+    return SnapshotRow(**values | {"diff_ids": tuple(map(Digest, from_text(values["diff_ids"])))})
 
 
 def container_row(row: sqlite3.Row) -> ContainerRow:
@@ -86,4 +86,4 @@ def container_row(row: sqlite3.Row) -> ContainerRow:
     values: dict[str, Any] = dict(row)
     for key in ("target", "image_id"):
         values[key] = Digest(values[key]) if values[key] else None
-    return ContainerRow(**values | {"state": json.loads(values["state"])})
+    return ContainerRow(**values | {"state": from_text(values["state"])})

@@ -1,6 +1,5 @@
 """What can still be read of a damaged database, row by row, into a new one."""
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -9,6 +8,7 @@ from pathlib import Path
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
 from layerfs.metadata.connection import Connection
+from layerfs.metadata.documents import from_text
 
 __all__ = ["SalvageTables"]
 
@@ -47,7 +47,6 @@ class SalvageTables(Connection):
                 count = self._take(damaged)
                 _replace_schema(damaged, self.path)
                 count += self._take(damaged)
-                self._forget_dangling()
         finally:
             self._run("PRAGMA foreign_keys = ON")
         return count
@@ -61,7 +60,12 @@ class SalvageTables(Connection):
                     count += self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row).rowcount
         return count
 
-    def _forget_dangling(self) -> None:
+    def forget_dangling(self) -> None:
+        """Forget the rows that name what is neither in another table nor on disk, after that has been looked at."""
+        with self.transaction(durable=True):
+            self._delete_dangling()
+
+    def _delete_dangling(self) -> None:
         for table in ("names", "repo_digests"):
             self._run(f"DELETE FROM {table} WHERE target NOT IN (SELECT target FROM images)")
         self._run(
@@ -90,7 +94,7 @@ def _is_sane(value: object) -> bool:
         if isinstance(value, str) and value.startswith(("sha256:", "sha512:")):
             Digest(value)
         elif isinstance(value, str) and value.startswith(("{", "[")):
-            json.loads(value)
+            from_text(value)
     except (InvalidInputError, ValueError):
         return False
     return True

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from layerfs import native
-from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error, system_errors
+from layerfs.errors import InvalidInputError, LayerfsError, NativeError, UnsupportedError, native_error, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.runtime.builtin import supervise
 from layerfs.runtime.cgroups import Cgroup
@@ -46,9 +47,10 @@ class StandardRuntime:
         bundle = self.bundle(spec.id)
         if spec.init:
             raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
-        if spec.overlay is not None or spec.id_map is not None:
+        if spec.overlay is not None or spec.maps is not None:
             raise UnsupportedError(f"user namespace: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
+        _check_mount_points(root, self.name)
         if bundle.exists():  # of a run whose keeper was killed
             self.release(spec.id, spec.cgroup_parent)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
@@ -163,6 +165,17 @@ class StandardRuntime:
                     with suppress(NativeError):
                         native.detach(entry, lazy=True)
                 remove_tree(self.state_directory() / id)
+
+
+def _check_mount_points(root: int, program: str) -> None:
+    """Runtimes made links in ``/dev`` without looking whether the image has a link there, which leads to the host."""
+    for name in ("dev", "proc", "sys"):
+        with suppress(FileNotFoundError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+                raise InvalidInputError(
+                    f"run container: /{name} is a symbolic link in the image",
+                    hint=f"not with {program}: --runtime builtin",
+                )
 
 
 def remove_bundle(bundle: Path) -> None:

@@ -51,9 +51,12 @@ class _Check:
     def __init__(self, parts: Parts, quick: bool, repair: bool, progress: Progress) -> None:
         self.parts, self.quick, self.repair, self.progress = parts, quick, repair, progress
         self.mender = Mender(parts) if repair else None
+        self.readable = True
 
     def run(self) -> Iterator[Finding]:
         yield from self._database()
+        if not self.readable:
+            return  # nothing can be looked up
         if not self.quick:
             yield from self._blobs()
         yield from self._layers()
@@ -66,10 +69,12 @@ class _Check:
         """A damaged database is made anew before anything is looked up in it."""
         try:
             reasons = self.parts.database.check()
-            for table in ("images", "layers", "names", "snapshots", "containers"):
+            for table in () if reasons else ("images", "layers", "names", "snapshots", "containers"):
                 getattr(self.parts.database, table)()
+            reasons = reasons or list(self._without_directory())
         except (LayerfsError, ValueError) as exc:
             reasons = [str(exc)]
+        self.readable = not reasons or self.repair
         done = ""
         if reasons and self.repair:
             self.parts.database.close()
@@ -78,6 +83,17 @@ class _Check:
             self.parts.use.acquire()
         for reason in reasons:
             yield Finding("database", str(self.parts.places.database), reason + done, (), bool(done))
+
+    def _without_directory(self) -> Iterator[str]:
+        """Rows of containers and snapshots that nothing on disk answers to: they had other keys once."""
+        root, database = self.parts.places.root, self.parts.database
+        snapshots = {row.key for row in database.snapshots() if row.kind == "active"}
+        for row in database.containers():
+            if not (root / "containers" / row.id).is_dir() or row.id not in snapshots:
+                yield f"container {row.id}: it has no directory, or no snapshot"
+        for key in snapshots:
+            if not (root / "snapshots" / key).is_dir():
+                yield f"snapshot {key}: it has no directory"
 
     # ---- blobs ----
 
@@ -197,9 +213,12 @@ class _Check:
             except (LayerfsError, OSError) as exc:
                 yield Finding("container", row.id, str(exc), (), False)
                 continue
-            if (row.target, row.image_id) != (config.image_target, config.image_id):
+            snapshot = database.snapshot(row.id)
+            stack = config.stack if snapshot is None else list(snapshot.diff_ids)
+            if (row.target, row.image_id, stack) != (config.image_target, config.image_id, config.stack):
                 if self.repair:
-                    database.set_container_image(row.id, Digest(config.image_target), Digest(config.image_id))
+                    target, image_id = Digest(config.image_target), Digest(config.image_id)
+                    database.correct_container(row.id, target, image_id, config.stack)
                 yield self._record(f"container {row.name}", "its record is wrong", ())
 
     def _record(self, name: str, reason: str, images: tuple[str, ...]) -> Finding:

@@ -9,7 +9,6 @@ import msgspec
 
 from layerfs.errors import InUseError, InvalidInputError, NotFoundError, native_error
 from layerfs.fsutil import Lock, sync_dir
-from layerfs.layers import probe_format
 from layerfs.metadata import Database
 
 __all__ = ["Places", "default_root", "default_run", "exclusive", "layers_directory", "open_database"]
@@ -152,7 +151,11 @@ def _create(places: Places, layer_format: str) -> None:
         # The name appears when the format is recorded: who opens it sees a whole store.
         database = Database(places.root / "ingest" / "new.db")
         try:
-            database.set_setting("layer_format", probe_format(places.root) if layer_format == "auto" else layer_format)
+            if layer_format == "auto":
+                from layerfs.layers import probe_format  # only a new store is asked what this host can do
+
+                layer_format = probe_format(places.root)
+            database.set_setting("layer_format", layer_format)
         finally:
             database.close()
         os.rename(places.root / "ingest" / "new.db", places.database)

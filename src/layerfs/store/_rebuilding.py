@@ -79,6 +79,7 @@ class _Rebuild:
         layers = self._layers()
         self._drop_nonsense()
         images = sum(self._image(descriptor) for descriptor in list(self._documents()))
+        self.database.forget_dangling()
         return layers, images, self._containers()
 
     def _layers(self) -> int:
@@ -106,6 +107,12 @@ class _Rebuild:
         for row in self.database.images():
             if not self._is_document(row.target):
                 self.database.remove_image(row.target.digest)
+        for snapshot in self.database.snapshots():
+            if not (self.places.root / "snapshots" / snapshot.key).is_dir():
+                self.database.remove_snapshot(snapshot.key)
+        for container in self.database.containers():
+            if not (self.places.root / "containers" / container.id).is_dir():
+                self.database.remove_container(container.id)
         for name, _ in self.database.names():
             try:
                 sane = str(Reference.parse(name)) == name

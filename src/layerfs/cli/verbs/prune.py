@@ -126,4 +126,5 @@ def _images(args: Args, context: Context, filters: Filters) -> int:
     pruned = context.store.prune_images(all_unused=args.all, keep=keep, dry_run=args.dry_run, blobs=args.blobs)
     lines = [f"{removal.kind}: {removal.what}" for removal in pruned.images]
     _listed(args, context, "Images", lines + [f"deleted: {diff_id}" for diff_id in pruned.swept.layers])
+    _listed(args, context, "Damaged", list(pruned.swept.damaged))
     return pruned.swept.reclaimed

@@ -12,7 +12,7 @@ COMMAND = Command(
     [flag("-q", "--quiet", help="Show no progress")],
     least=1,
     most=1,
-    notes="FORMAT is erofs or dir. No container may run and nothing be mounted; it takes the space of all layers twice.",
+    notes="FORMAT is erofs or dir. No container may run and nothing be mounted; it takes all layers' space twice.",
 )
 
 
