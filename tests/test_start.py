@@ -38,7 +38,9 @@ def test_what_is_imported_late_is_what_the_type_checker_sees(path: Path) -> None
         assert set(wanted) <= set(module.__all__)
         for name in module.__all__:
             home, _, own = wanted.get(name, "").rpartition(".")
-            assert getattr(module, name) is (getattr(importlib.import_module(home), own) if home else vars(module)[name])
+            assert getattr(module, name) is (
+                getattr(importlib.import_module(home), own) if home else vars(module)[name]
+            )
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             module.nothing  # noqa: B018
 

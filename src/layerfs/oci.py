@@ -176,7 +176,12 @@ class Descriptor(_Model, frozen=True, kw_only=True):
     data: str | None = None
 
 
-EMPTY_DESCRIPTOR = Descriptor(media_type=MEDIA_EMPTY, digest=Digest.of(b"{}"), size=2, data="e30=")
+EMPTY_DESCRIPTOR = Descriptor(
+    media_type=MEDIA_EMPTY,
+    digest=Digest("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),  # of b"{}"
+    size=2,
+    data="e30=",
+)
 """The descriptor of ``{}``, the configuration of artifacts that have none."""
 
 

@@ -1,6 +1,5 @@
 """Snapshots and containers."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -91,7 +90,7 @@ class ContainerTables(Connection):
         """Correct the image that a container was made of, and the layers of its snapshot."""
         with self.transaction(durable=True):
             self._run("UPDATE containers SET target = ?, image_id = ? WHERE id = ?", target, image_id, id)
-            self._run("UPDATE snapshots SET diff_ids = ? WHERE key = ?", json.dumps(diff_ids), id)
+            self._run("UPDATE snapshots SET diff_ids = ? WHERE key = ?", to_text(diff_ids), id)
 
     def rename_container(self, id: str, name: str) -> None:
         """Give a container another name; ExistsError."""

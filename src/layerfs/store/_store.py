@@ -14,7 +14,7 @@ from layerfs.content import ContentStore
 from layerfs.digest import Digest
 from layerfs.fsutil import Ingest, Lock
 from layerfs.images import Image, ImageStore, Removal
-from layerfs.layers import LayerStore, View
+from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from layerfs.containers import ContainerStore
     from layerfs.exchange import Pulled, Pushed
     from layerfs.gc import Swept
+    from layerfs.layers import View
     from layerfs.native import Change
     from layerfs.sharing import FileSharing, LayerSharing
     from layerfs.store._checking import Finding
