@@ -1,6 +1,7 @@
 # make demo    everything from nothing: set up, make an image, run, diff, commit, save
 # make test    everything from nothing: set up, make check, then the whole test suite
 # make check   lint, types, the C core with warnings as errors, the C tests under sanitizers
+# make proof   faults on purpose: crashes, errors, power cuts, damage, hostile input, fuzzing; about 20 minutes, as root
 # make bench   the parts (pytest-benchmark); python -m bench.compare measures against other tools
 # make clean   what the above made
 #
@@ -15,13 +16,17 @@ APT_TEST := $(APT_DEMO) acl attr erofs-utils libarchive-tools runc skopeo umoci 
             apache2-utils openssl e2fsprogs iproute2
 HEADERS := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
 
-.PHONY: demo test check lint types native-check bench clean apt-demo apt-test
+.PHONY: demo test proof check lint types native-check bench clean apt-demo apt-test
 
 demo: apt-demo $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: apt-test $(VENV)/installed check
 	$(BIN)/python -m pytest -q $(PYTEST)
+
+proof: apt-test $(VENV)/installed
+	@sh .ci/apt.sh clang libclang-rt-14-dev
+	$(BIN)/python tests/proof
 
 check: $(VENV)/installed lint types native-check
 

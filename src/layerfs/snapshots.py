@@ -27,10 +27,11 @@ from layerfs.errors import (
     UnsupportedError,
     system_errors,
 )
-from layerfs.fsutil import boot_id, disk_usage, remove_tree, write_atomic
+from layerfs.fsutil import boot_id, disk_usage, write_atomic
 from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database, SnapshotRow
+from layerfs.userns import remove_owned
 
 if TYPE_CHECKING:
     from layerfs import native
@@ -85,7 +86,7 @@ class SnapshotStore:
                     )
             place = self.root / key
             with suppress(FileNotFoundError):
-                remove_tree(place)  # left by a crash between this directory and its row
+                remove_owned(place)  # left by a crash between this directory and its row
             place.mkdir(mode=0o700, parents=True)
             (place / "work").mkdir(mode=0o700)
             (place / "upper").mkdir(mode=0o755)
@@ -140,20 +141,26 @@ class SnapshotStore:
                 with suppress(FileNotFoundError):
                     os.rename(self.root / key, trash)
             with suppress(FileNotFoundError):
-                remove_tree(trash)
+                remove_owned(trash)
 
     def sweep(self) -> int:
-        """Remove directories that no snapshot owns: litter of crashes; how many."""
+        """Remove directories that no snapshot owns, and records of snapshots that were gone already: litter of crashes;
+        how many. What a container lacks is not litter, but damage."""
         with system_errors("sweep snapshots"), suppress(FileNotFoundError):
             with self._database.transaction():
-                known = {row.key for row in self._database.snapshots()}
+                rows = self._database.snapshots()
+                containers = {row.id for row in self._database.containers()}
+                for row in rows:
+                    if row.kind == "active" and row.key not in containers and not (self.root / row.key).exists():
+                        self._database.remove_snapshot(row.key)
+                known = {row.key for row in rows}
                 litter = [path for path in self.root.iterdir() if path.name not in known]
                 for path in litter:
                     if not path.name.startswith(".removed-"):
                         os.rename(path, self.root / f".removed-{os.urandom(8).hex()}")
             for path in self.root.glob(".removed-*"):
                 with suppress(FileNotFoundError):
-                    remove_tree(path)
+                    remove_owned(path)
             return len(litter)
         return 0
 
@@ -285,7 +292,7 @@ class SnapshotStore:
                         f"mount snapshot {key}: the machine stopped while it was mounted without syncing",
                         hint="its content may be incomplete: remove it",
                     )
-            remove_tree(work)
+            remove_owned(work)
             work.mkdir(mode=0o700)
 
     def _empty(self, stack: ExitStack) -> int:

@@ -194,6 +194,8 @@ def _scenarios() -> list[Scenario]:
         Scenario("start-detached", ("start", "done"), again=(0,)),
         Scenario("commit", ("commit", "done", "new:1"), image, _has_image),
         Scenario("rm", ("rm", "done"), frozenset(("done",)), _container_gone, again=(0, 1)),
+        Scenario("build", ("build", "-q", "-t", "new:1", f"{place}/context"), image, _has_image),
+        Scenario("cp", ("cp", f"{place}/new.tar", "done:/copied")),
         Scenario("mount", ("mount", "two:1")),
         Scenario("migrate", ("system", "migrate", "dir")),
         Scenario("volume", ("volume", "create", "vol"), promised=_has_volume, again=(0, 1)),
@@ -264,6 +266,9 @@ class World:
         for name, data in files.items():
             (self.place / name).write_bytes(data)
         (self.place / "out").mkdir()
+        (self.place / "context").mkdir()
+        (self.place / "context" / "Dockerfile").write_text("FROM box:1\nCOPY file /file\nRUN echo made > /made\n")
+        (self.place / "context" / "file").write_bytes(b"f" * 5000)
         with self.open() as store:
             assert store.layer_format == self.format
             store.import_image(self.place / "box.tar", "box:1")

@@ -94,7 +94,9 @@ def _is_sane(value: object) -> bool:
         if isinstance(value, str) and value.startswith(("sha256:", "sha512:")):
             Digest(value)
         elif isinstance(value, str) and value.startswith(("{", "[")):
-            from_text(value)
+            found = from_text(value)
+            for each in found if isinstance(found, list) else ():
+                Digest(each)
     except (InvalidInputError, ValueError):
         return False
     return True

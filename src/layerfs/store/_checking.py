@@ -85,15 +85,13 @@ class _Check:
             yield Finding("database", str(self.parts.places.database), reason + done, (), bool(done))
 
     def _without_directory(self) -> Iterator[str]:
-        """Rows of containers and snapshots that nothing on disk answers to: they had other keys once."""
+        """Containers that nothing on disk answers to, or that have no snapshot: these had other keys once."""
         root, database = self.parts.places.root, self.parts.database
         snapshots = {row.key for row in database.snapshots() if row.kind == "active"}
         for row in database.containers():
-            if not (root / "containers" / row.id).is_dir() or row.id not in snapshots:
+            places = (root / "containers" / row.id, root / "snapshots" / row.id)
+            if not all(place.is_dir() for place in places) or row.id not in snapshots:
                 yield f"container {row.id}: it has no directory, or no snapshot"
-        for key in snapshots:
-            if not (root / "snapshots" / key).is_dir():
-                yield f"snapshot {key}: it has no directory"
 
     # ---- blobs ----
 
