@@ -8,6 +8,7 @@
 #include "syscalls.h"
 #include "util.h"
 
+#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -69,6 +70,22 @@ int lfs_userns_open(const uint32_t *uid_map, size_t nuids, const uint32_t *gid_m
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return r;
+}
+
+int lfs_enter_namespaces(int pidfd, int flags, lfs_error *error)
+{
+    if (pidfd < 0)
+        return unshare(flags) < 0 ? lfs_fail(error, errno, "make namespaces") : 0;
+    if (setns(pidfd, flags) < 0)
+        return lfs_fail(error, errno, "enter namespaces");
+    if ((flags & CLONE_NEWUSER) == 0)
+        return 0;
+    /* Where groups may not be set, as with one number alone, there are none to give up that it knows. */
+    if (setgroups(0, NULL) < 0 && errno != EPERM)
+        return lfs_fail(error, errno, "give up groups");
+    if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return lfs_fail(error, errno, "become root of a user namespace");
+    return 0;
 }
 
 int lfs_mount_idmap(int mount, int userns, lfs_error *error)

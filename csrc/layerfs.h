@@ -196,6 +196,9 @@ int lfs_bind_mount(int dirfd, const char *path, int recursive, int readonly, lfs
 /* A user namespace, as a descriptor, with these maps of n triples (inside, outside, count); and a detached copy of a
  * mount through which owners are seen by it. Overlayfs itself cannot be mapped, but its layers can. */
 int lfs_userns_open(const uint32_t *uid_map, size_t nuids, const uint32_t *gid_map, size_t ngids, lfs_error *error);
+/* Move this process, which must have one thread, into namespaces by CLONE_NEW* flags: those of the process that the
+ * pidfd names, or with -1 new ones. In those of another user namespace it becomes its root. */
+int lfs_enter_namespaces(int pidfd, int flags, lfs_error *error);
 int lfs_mount_idmap(int mount, int userns, lfs_error *error);
 int lfs_mount_attach(int mount, const char *target, lfs_error *error);
 int lfs_mount_detach(const char *target, int lazy, lfs_error *error); /* -EBUSY unless lazy */

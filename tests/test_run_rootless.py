@@ -84,9 +84,9 @@ print(json.dumps(found))
 """
 
 
-def python() -> list[str]:
+def python(user: str = str(USER), group: int = USER) -> list[str]:
     """A Python that an ordinary user can run, with the packages of this one."""
-    as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     for program in (sys.executable, "/usr/bin/python3"):
         check = [*as_user, program, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if shutil.which("setpriv") and subprocess.run(check, capture_output=True).returncode == 0:
@@ -94,9 +94,14 @@ def python() -> list[str]:
     pytest.skip("needs setpriv and a Python that other users can run")
 
 
-def test_a_life_without_privilege(tmp_path):
+def packages() -> str:
+    """Where that Python finds them."""
     import layerfs
 
+    return os.pathsep.join([str(Path(layerfs.__file__).parent.parent), *filter(None, sys.path)])
+
+
+def test_a_life_without_privilege(tmp_path):
     switch = Path("/proc/sys/kernel/unprivileged_userns_clone")
     if switch.exists() and switch.read_text().strip() == "0":
         pytest.skip("user namespaces are for root alone here")
@@ -109,10 +114,9 @@ def test_a_life_without_privilege(tmp_path):
         shutil.chown(place, USER, USER)
         for path in place.iterdir():
             shutil.chown(path, USER, USER)
-        packages = [str(Path(layerfs.__file__).parent.parent), *filter(None, sys.path)]
         done = subprocess.run(
             [*python(), "-c", PROGRAM, place / "root", place / "run", place / "box.tar", place / "file"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(packages), "HOME": str(place)},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": packages(), "HOME": str(place)},
             capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd="/", timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

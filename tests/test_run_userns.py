@@ -8,7 +8,7 @@ import pytest
 from boxes import add_box, needs_busybox, options, run
 
 from layerfs import Store
-from layerfs.errors import InvalidInputError, UnsupportedError
+from layerfs.errors import InvalidInputError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
 
@@ -73,8 +73,18 @@ def test_volumes_keep_their_owners(store):
     store.containers.volumes.remove("vol")
 
 
+def output(container, script):
+    read, write = os.pipe()
+    try:
+        assert container.exec(["sh", "-c", script], stdio=(0, write, write)) == 0
+    finally:
+        os.close(write)
+    with open(read) as file:
+        return file.read()
+
+
 def test_a_life(store, tmp_path):
-    chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime="builtin")
+    chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime="builtin", volume=["vol:/vol"])
     container = store.containers.start(chosen)
     base = container.config.id_map[0]
     assert os.stat(f"/proc/{container.pid}").st_uid == base
@@ -85,13 +95,24 @@ def test_a_life(store, tmp_path):
     os.close(pipe[1])
     with tarfile.open(fileobj=io.BytesIO(b"".join(container.get_archive("/data/seed")))) as archive:
         assert archive.next().uid == 1000
-    (tmp_path / "f").touch()
-    with pytest.raises(UnsupportedError, match="user namespace"):
-        container.copy_in(str(tmp_path / "f"), "/tmp")
+    # What is copied in belongs to its root, or with -a to whom it did; on disk as ever.
+    (tmp_path / "f").write_text("content")
+    os.chown(tmp_path / "f", 1000, 29)
+    container.copy_in(str(tmp_path / "f"), "/tmp/plain")
+    container.copy_in(str(tmp_path / "f"), "/tmp/kept", keep_owner=True)
+    container.copy_in(str(tmp_path / "f"), "/vol/in")
+    script = "stat -c '%n %u %g' /tmp/plain /tmp/kept /vol/in; cat /vol/in"
+    assert output(container, script) == "/tmp/plain 0 0\n/tmp/kept 1000 29\n/vol/in 0 0\ncontent"
+    upper = store.snapshots.upper(container.id)
+    assert [os.stat(upper / "tmp" / name).st_uid for name in ("plain", "kept")] == [0, 1000]
+    assert os.stat(store.containers.volumes.get("vol").mountpoint / "in").st_uid == 0
+    with pytest.raises(NotFoundError, match="no such file"):
+        container.copy_in(str(tmp_path / "f"), "/nowhere/x")
     container.restart(0)
     container.stop(0)
     container.copy_in(str(tmp_path / "f"), "/tmp")
     container.remove()
+    store.containers.volumes.remove("vol")
 
 
 def test_what_it_cannot_go_with(store):

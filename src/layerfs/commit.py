@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from layerfs.reference import Reference
 from layerfs.unpack import record_layer
 
 __all__ = [
-    "CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_tree", "freeze_upper", "layer_descriptors",
+    "CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_pieces", "freeze_tree", "freeze_upper",
+    "layer_descriptors", "source_date_epoch",
 ]  # fmt: skip
 
 _PIECE = 1 << 20
@@ -79,21 +80,47 @@ class Frozen(msgspec.Struct, frozen=True):
 
 
 def freeze_upper(
-    layers: LayerStore, database: Database, lease: Lease, upper: Path, *, clamp: int | None = None
+    layers: LayerStore,
+    database: Database,
+    lease: Lease,
+    upper: Path,
+    *,
+    below: Sequence[Digest] = (),
+    clamp: int | None = None,
 ) -> Frozen:
     """The changes in an upper directory as a layer, recorded and protected by the lease.
 
-    ``clamp``: no time is later than this second; None: than $SOURCE_DATE_EPOCH, where that is set.
-    Raises InvalidInputError for what a layer cannot hold, as a file named ``.wh.x``.
+    ``below``: the layers under it, base first, for a socket that hides something of theirs: a layer cannot hold the
+    socket, but it has a whiteout in its place. ``clamp``: no time is later than this second; None: than
+    $SOURCE_DATE_EPOCH, where that is set. Raises InvalidInputError for what a layer cannot hold, as a file named ``.wh.x``.
     """
     with system_errors(f"read {upper}"):
         fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _freeze(
-            layers, database, lease, lambda: Differ(fd, userxattr=layers.userxattr, clamp_mtime=_clamp(clamp))
-        )
+        frozen = _freeze(layers, database, lease, lambda: _differ(layers, fd, clamp))
+        if not frozen.stats.sockets or not below:
+            return frozen
+        with ExitStack() as held:  # rare, so what is below is opened only then
+
+            def differ() -> Differ:
+                made = _differ(layers, fd, clamp)
+                held.callback(made.close)
+                for diff_id in dict.fromkeys(reversed(below)):
+                    if layers.format == "erofs":
+                        made.add_lower(held.enter_context(layers.reader(diff_id)))
+                    else:
+                        lower = layers.mount(diff_id)
+                        held.callback(os.close, lower)
+                        made.add_lower_dir(lower)
+                return made
+
+            return _freeze(layers, database, lease, differ)
     finally:
         os.close(fd)
+
+
+def _differ(layers: LayerStore, fd: int, clamp: int | None) -> Differ:
+    return Differ(fd, userxattr=layers.userxattr, clamp_mtime=_clamp(clamp))
 
 
 def freeze_tree(layers: LayerStore, database: Database, lease: Lease, fd: int) -> Frozen:
@@ -108,20 +135,34 @@ def freeze_difference(
     return _freeze(layers, database, lease, lambda: Differ.trees(base, target, clamp_mtime=_clamp(clamp)))
 
 
+def freeze_pieces(
+    layers: LayerStore,
+    database: Database,
+    lease: Lease,
+    read: Callable[[], bytes],
+    stats: Callable[[], DiffStats],
+) -> Frozen:
+    """A layer of a tar that a ``Differ`` makes elsewhere: ``read`` gives its pieces, and ``stats`` then its totals."""
+    with layers.writer(protect=lease.protect) as writer:
+        _pump(read, writer.write)
+        layer = writer.commit()
+    record_layer(database, layer)
+    return Frozen(layer, stats())
+
+
 def _clamp(given: int | None) -> int | None:
-    if given is not None:
-        return given
+    return given if given is not None else source_date_epoch()
+
+
+def source_date_epoch() -> int | None:
+    """The latest second that a time in a layer may be, where $SOURCE_DATE_EPOCH says."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     return int(epoch) if epoch and epoch.isdecimal() and len(epoch) < 19 else None
 
 
 def _freeze(layers: LayerStore, database: Database, lease: Lease, opener: Callable[[], Differ]) -> Frozen:
-    with opener() as differ, layers.writer(protect=lease.protect) as writer:
-        _pump(lambda: differ.read(_PIECE), writer.write)
-        layer = writer.commit()
-        stats = differ.stats
-    record_layer(database, layer)
-    return Frozen(layer, stats)
+    with opener() as differ:
+        return freeze_pieces(layers, database, lease, lambda: differ.read(_PIECE), lambda: differ.stats)
 
 
 def _pump(read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:

@@ -1,21 +1,36 @@
 """A container becomes an image: its image's layers, its changes as one more, its run configuration."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 
 import msgspec
 
-from layerfs.commit import CommitOptions, Frozen, commit_image, freeze_difference, freeze_tree, freeze_upper
-from layerfs.containers.merged import merged
+from layerfs.commit import (
+    CommitOptions,
+    Frozen,
+    commit_image,
+    freeze_difference,
+    freeze_pieces,
+    freeze_tree,
+    freeze_upper,
+    source_date_epoch,
+)
+from layerfs.containers.merged import merged, view_of
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
+from layerfs.containers.roots import is_rootless
 from layerfs.digest import Digest
-from layerfs.errors import InvalidInputError, NotFoundError
+from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.images import Image
 from layerfs.leases import Lease
+from layerfs.native import Differ, DiffStats
 from layerfs.oci import Platform
+from layerfs.userns import Stream
 
 __all__ = ["Committed", "commit_container"]
+
+_PIECE = 1 << 20
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -66,17 +81,41 @@ def commit_container(
 def _freeze(
     parts: Parts, config: Config, lease: Lease, below: Sequence[Digest], *, squash: bool, stack: bool
 ) -> Frozen:
-    if squash:
-        with merged(parts, config) as root:
+    if is_rootless():
+        with Stream(lambda: _differ_pieces(parts, config, below, squash=squash, stack=stack)) as stream:
+            return freeze_pieces(parts.layers, parts.database, lease, stream.read, lambda: stream.result)
+    if not squash and not stack:
+        upper = parts.snapshots.upper(config.id)
+        return freeze_upper(parts.layers, parts.database, lease, upper, below=config.diff_ids)
+    with ExitStack() as open_trees:
+        root = open_trees.enter_context(merged(parts, config))
+        if squash:
             return freeze_tree(parts.layers, parts.database, lease, root)
-    if not stack:
-        return freeze_upper(parts.layers, parts.database, lease, parts.snapshots.upper(config.id))
-    before = parts.snapshots.view(below)
-    try:
-        with merged(parts, config) as root:
-            return freeze_difference(parts.layers, parts.database, lease, before, root)
-    finally:
-        os.close(before)
+        before = open_trees.enter_context(view_of(parts, below))
+        return freeze_difference(parts.layers, parts.database, lease, before, root)
+
+
+def _differ_pieces(
+    parts: Parts, config: Config, below: Sequence[Digest], *, squash: bool, stack: bool
+) -> Generator[bytes, None, DiffStats]:
+    """The tar that is frozen, in a user namespace: there its owners are those that the container sees."""
+    with ExitStack() as held, system_errors(f"read container {config.id[:12]}"):
+        if squash or stack:
+            root = held.enter_context(merged(parts, config))
+            tree = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        else:
+            tree = os.open(parts.snapshots.upper(config.id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, tree)
+        if stack:
+            before = held.enter_context(view_of(parts, below))
+            differ = held.enter_context(Differ.trees(before, root, clamp_mtime=source_date_epoch()))
+        else:
+            differ = held.enter_context(
+                Differ(tree, userxattr=not squash, tree=squash, clamp_mtime=source_date_epoch())
+            )
+        while piece := differ.read(_PIECE):
+            yield piece
+        return differ.stats
 
 
 def _keep_stack(parts: Parts, config: Config, stacked: Sequence[Digest]) -> None:

@@ -10,14 +10,16 @@ from typing import IO, Any
 
 import msgspec
 
-from layerfs.containers.actions import current, root_directory
-from layerfs.containers.merged import merged
+from layerfs.containers.actions import current
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
-from layerfs.errors import InvalidInputError, NotFoundError, UnsupportedError, system_errors
+from layerfs.containers.trees import Tree, opened
+from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.runtime import Place
 
 __all__ = ["PathStat", "copy_in", "copy_out", "get_archive", "put_archive", "stat_path"]
+
+_PIECE = 1 << 20
 
 
 class PathStat(msgspec.Struct, frozen=True):
@@ -28,46 +30,6 @@ class PathStat(msgspec.Struct, frozen=True):
     mode: int
     mtime: float
     target: str = ""
-
-
-# ---- the tree of a container ----
-
-
-@contextmanager
-def _tree(parts: Parts, config: Config, path: bytes, *, write: bool) -> Iterator[tuple[int, bytes]]:
-    """A descriptor of a root, and the path in it: the running container's own, else its snapshot or a volume."""
-    state = current(parts, config.id)
-    with ExitStack() as stack:
-        if state.process is not None and write and config.id_map is not None:
-            raise UnsupportedError(
-                f"copy into container {config.id[:12]}: not offered while it runs in a user namespace",
-                hint="stop it first",
-            )
-        if state.process is not None:
-            root = root_directory(state.process)
-            stack.callback(os.close, root)
-            yield root, path
-            return
-        clean = posixpath.normpath(b"/" + path.lstrip(b"/"))
-        for use in sorted(config.mounts, key=lambda use: -len(use.option.target)):
-            target = os.fsencode(use.option.target)
-            if use.source and (clean == target or clean.startswith(target + b"/")):
-                if write and use.option.readonly:
-                    raise InvalidInputError(f"copy to {os.fsdecode(path)}: it is mounted read-only")
-                source = os.open(use.source if use.is_dir else os.path.dirname(use.source), os.O_PATH | os.O_CLOEXEC)
-                stack.callback(os.close, source)
-                inside = clean[len(target) :] if use.is_dir else os.fsencode(os.path.basename(use.source))
-                # What stood behind the last name, as /., says how it is meant.
-                yield source, inside + path[len(path.rstrip(b"/.")) :] if inside else b"/."
-                return
-        if not write:
-            yield stack.enter_context(merged(parts, config)), path
-            return
-        stack.enter_context(parts.lock(config.id))
-        root = parts.snapshots.mount(config.id)
-        stack.callback(parts.snapshots.release, config.id)
-        stack.callback(os.close, root)
-        yield root, path
 
 
 def _what(config: Config, path: str) -> str:
@@ -88,10 +50,12 @@ def _wants_content(path: str) -> bool:
 
 def stat_path(parts: Parts, config: Config, path: str) -> PathStat:
     """What a path is; a link itself. NotFoundError."""
-    with ExitStack() as stack:
-        stack.enter_context(system_errors(_what(config, path)))
-        root, inside = stack.enter_context(_tree(parts, config, os.fsencode(path), write=False))
-        place = stack.enter_context(_place(root, inside, config, path, follow=path.endswith("/")))
+    with system_errors(_what(config, path)), opened(parts, config, path) as tree:
+        return tree.run(lambda: _stat(tree, config, path))
+
+
+def _stat(tree: Tree, config: Config, path: str) -> PathStat:
+    with tree.root() as (root, inside), _place(root, inside, config, path, follow=path.endswith("/")) as place:
         assert place.fd is not None
         status = os.fstat(place.fd)
         target = ""
@@ -122,16 +86,23 @@ def get_archive(
 
     ``follow``: a link at the end is followed. NotFoundError when it is not there.
     """
-    with system_errors(_what(config, path)), _tree(parts, config, os.fsencode(path), write=False) as (root, inside):
+    with system_errors(_what(config, path)), opened(parts, config, path) as tree:
+        live = config.id_map is not None and current(parts, config.id).process is not None
+        base = config.id_map[0] if config.id_map and live else 0
+        yield from tree.stream(lambda: _archive(tree, config, path, follow, name, base))
+
+
+def _archive(tree: Tree, config: Config, path: str, follow: bool, name: str | None, base: int) -> Iterator[bytes]:
+    """``base``: the number that root has."""
+    with tree.root() as (root, inside):
         follow = follow or path.endswith(("/", "/."))
         with _place(root, inside, config, path, follow=follow) as place:
             shown = os.fsencode(name if name is not None else _base(path).strip("/") or ".")
             if place.fd is not None and path.endswith("/") and not stat.S_ISDIR(os.fstat(place.fd).st_mode):
                 raise InvalidInputError(f"{_what(config, path)}: not a directory")
-            live = config.id_map is not None and current(parts, config.id).process is not None
             from layerfs.containers.tarout import tar_out  # tarfile: most verbs copy nothing
 
-            yield from tar_out(place.parent, place.name, shown, config.id_map[0] if config.id_map and live else 0)
+            yield from tar_out(place.parent, place.name, shown, base)
 
 
 def put_archive(
@@ -143,17 +114,24 @@ def put_archive(
     keep_owner: bool = False,
 ) -> None:
     """Unpack a tar stream into a directory of the container. NotFoundError when that is not there."""
-    with system_errors(_what(config, path)), _tree(parts, config, os.fsencode(path), write=True) as (root, inside):
-        with _place(root, inside, config, path, follow=True) as place:
-            if place.fd is None or not stat.S_ISDIR(os.fstat(place.fd).st_mode):
-                raise InvalidInputError(f"{_what(config, path)}: not a directory")
-            directory = place.path
-        from layerfs.containers.tarin import tar_in  # tarfile: most verbs copy nothing
+    # tarfile: most verbs copy nothing. And not within: the root of a namespace may not read our modules.
+    from layerfs.containers.tarin import tar_in
 
-        # Without privilege this user is the container's root, and nobody else is there.
-        privileged = os.geteuid() == 0
-        owner = (0, 0) if privileged else (os.geteuid(), os.getegid())
-        tar_in(stream, root, directory, keep_owner=keep_owner and privileged, owner=owner, devices=privileged)
+    def unpack(file: IO[bytes], *, devices: bool) -> None:
+        with tree.root() as (root, inside):
+            with _place(root, inside, config, path, follow=True) as place:
+                if place.fd is None or not stat.S_ISDIR(os.fstat(place.fd).st_mode):
+                    raise InvalidInputError(f"{_what(config, path)}: not a directory")
+                directory = place.path
+            tar_in(file, root, directory, keep_owner=keep, owner=(0, 0), devices=devices)
+
+    with system_errors(_what(config, path)), opened(parts, config, path, write=True) as tree:
+        keep = keep_owner and tree.has_others
+        if tree.is_elsewhere:
+            pieces = iter(lambda: stream.read(_PIECE), b"")
+            tree.run(lambda file: unpack(file, devices=False), pieces)
+        else:
+            unpack(stream, devices=True)
 
 
 # ---- whole copies ----
@@ -210,7 +188,12 @@ def copy_out(
 
 def _kind_inside(parts: Parts, config: Config, path: str) -> str:
     """What a target in the container is: dir, file or none."""
-    with _tree(parts, config, os.fsencode(path), write=False) as (root, inside):
+    with opened(parts, config, path) as tree:
+        return tree.run(lambda: _kind(tree))
+
+
+def _kind(tree: Tree) -> str:
+    with tree.root() as (root, inside):
         try:
             with Place(root, inside) as place:
                 if place.fd is None:

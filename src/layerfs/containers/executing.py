@@ -9,11 +9,12 @@ import msgspec
 
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
-from layerfs.containers.roots import alone, is_rootless
+from layerfs.containers.roots import is_rootless, within
 from layerfs.containers.settings import merge_env, process_env, working_directory
 from layerfs.containers.starting import filtered, new_privileges
 from layerfs.errors import InvalidInputError
 from layerfs.runtime import ExecSpec, Identity, Signals, Stdio, attend, capability_mask, resolve_user
+from layerfs.userns import own_maps
 
 __all__ = ["ExecOptions", "execute"]
 
@@ -75,7 +76,7 @@ def _spec(config: Config, process: Identity, options: ExecOptions) -> ExecSpec:
     finally:
         os.close(root)
     if is_rootless():
-        user = alone(user)
+        user = within(user, own_maps())
     merged = {**section, "Env": merge_env(section.get("Env") or [], options.env)}
     mine = config.options
     return ExecSpec(

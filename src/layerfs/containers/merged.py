@@ -11,8 +11,9 @@ from layerfs.containers.roots import is_rootless
 from layerfs.digest import Digest
 from layerfs.errors import UnsupportedError, system_errors
 from layerfs.native import Change, Differ
+from layerfs.userns import Stream, in_userns
 
-__all__ = ["container_changes", "export_tree", "merged", "stack_changes"]
+__all__ = ["container_changes", "export_tree", "merged", "stack_changes", "view_of"]
 
 _PIECE = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,26 +22,53 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 @contextmanager
 def merged(parts: Parts, config: Config) -> Iterator[int]:
     """A descriptor of the container's tree, without what is mounted in it. Of a running one it is what is on disk
-    now; what changes meanwhile may or may not be seen."""
+    now; what changes meanwhile may or may not be seen.
+
+    UnsupportedError without privilege, but in a user namespace (``userns``) it can be had.
+    """
     with ExitStack() as stack, system_errors(f"read container {config.id[:12]}"):
         upper = os.open(parts.snapshots.upper(config.id), _DIRECTORY)
         stack.callback(os.close, upper)
-        lowers = [upper]
-        for diff_id in dict.fromkeys(reversed(config.diff_ids)):  # overlayfs refuses the same one twice
-            lowers.append(parts.layers.mount(diff_id))
-            stack.callback(os.close, lowers[-1])
-        if len(lowers) == 1:
+        if not config.diff_ids:
             yield upper
             return
-        if is_rootless():
-            raise UnsupportedError(f"read container {config.id[:12]}: its tree cannot be mounted without privilege")
-        root = native.overlay_mount(lowers, userxattr=parts.layers.userxattr, readonly=True)
-        stack.callback(os.close, root)
-        yield root
+        yield _mounted(parts, [*reversed(config.diff_ids)], stack, upper)
+
+
+@contextmanager
+def view_of(parts: Parts, diff_ids: Sequence[Digest]) -> Iterator[int]:
+    """A descriptor of the tree of layers (base first) alone; as ``merged``."""
+    with ExitStack() as stack, system_errors("mount layers"):
+        if not is_rootless() and parts.layers.format == "erofs":
+            fd = parts.snapshots.view(diff_ids)
+            stack.callback(os.close, fd)
+        else:
+            fd = _mounted(parts, [*reversed(diff_ids)], stack)
+        yield fd
+
+
+def _mounted(parts: Parts, top_most_first: Sequence[Digest], stack: ExitStack, upper: int | None = None) -> int:
+    if is_rootless():
+        raise UnsupportedError("read a tree: it cannot be mounted without privilege")
+    lowers = [upper] if upper is not None else []
+    for diff_id in dict.fromkeys(top_most_first):  # overlayfs refuses the same one twice
+        lowers.append(parts.layers.mount(diff_id))
+        stack.callback(os.close, lowers[-1])
+    root = native.overlay_mount(lowers, userxattr=parts.layers.userxattr, readonly=True)
+    stack.callback(os.close, root)
+    return root
 
 
 def export_tree(parts: Parts, config: Config) -> Iterator[bytes]:
     """A flat tar of the container's tree, in pieces."""
+    if is_rootless():
+        with Stream(lambda: _export(parts, config)) as stream:
+            yield from stream
+    else:
+        yield from _export(parts, config)
+
+
+def _export(parts: Parts, config: Config) -> Iterator[bytes]:
     with merged(parts, config) as root:
         fd = os.open(".", _DIRECTORY, dir_fd=root)
         try:
@@ -53,6 +81,13 @@ def export_tree(parts: Parts, config: Config) -> Iterator[bytes]:
 
 def container_changes(parts: Parts, config: Config) -> Iterator[Change]:
     """What the container changed, sorted by path; only its upper is walked."""
+    if is_rootless():
+        yield from in_userns(lambda: list(_changes(parts, config)))
+    else:
+        yield from _changes(parts, config)
+
+
+def _changes(parts: Parts, config: Config) -> Iterator[Change]:
     with ExitStack() as stack, system_errors(f"compare container {config.id[:12]}"):
         upper = os.open(parts.snapshots.upper(config.id), _DIRECTORY)
         stack.callback(os.close, upper)

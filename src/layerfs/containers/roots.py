@@ -13,8 +13,9 @@ from layerfs.containers.starting import run_spec
 from layerfs.digest import Digest
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime import AccountReader, MountSpec, OverlaySpec, Place, RunSpec, User, read_beneath
+from layerfs.userns import Maps, own_maps
 
-__all__ = ["Root", "alone", "claimed_root", "is_rootless", "spec_for"]
+__all__ = ["Root", "claimed_root", "is_rootless", "spec_for", "within"]
 
 _LIMIT = 1 << 20
 
@@ -65,21 +66,27 @@ def _images(parts: Parts, config: Config, stack: ExitStack) -> dict[str, MountSp
 
 
 def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
-    """What to run in the root; without privilege all of it belongs to one number, that of the user."""
+    """What to run in the root; without privilege it has this user's numbers."""
     spec = run_spec(config, root.accounts, directory)
     spec = msgspec.structs.replace(spec, mounts=tuple(root.images.get(mount.target, mount) for mount in spec.mounts))
     if root.overlay is None:
         return spec
-    return msgspec.structs.replace(spec, overlay=root.overlay, user=alone(spec.user), id_map=(os.geteuid(), 1))
+    maps = own_maps()
+    return msgspec.structs.replace(spec, overlay=root.overlay, user=within(spec.user, maps), maps=maps)
 
 
-def alone(user: User) -> User:
-    """The user where only one number is mapped; UnsupportedError for any but root."""
-    if user.uid or user.gid:
+def within(user: User, maps: Maps) -> User:
+    """The user where only these numbers are mapped; UnsupportedError for one that is not among them."""
+    if maps.alone and (user.uid or user.gid):
         raise UnsupportedError(
-            f"user {user.uid}:{user.gid}: without privilege a container has root alone", hint="run as root, or --user 0"
+            f"user {user.uid}:{user.gid}: without privilege a container has root alone",
+            hint="give this user ranges in /etc/subuid and /etc/subgid, run as root, or --user 0",
         )
-    return msgspec.structs.replace(user, groups=())
+    for kind, number, ranges in (("user", user.uid, maps.uids), ("group", user.gid, maps.gids)):
+        if number >= sum(count for _, _, count in ranges):
+            raise UnsupportedError(f"{kind} {number}: this user's ranges in /etc/subuid and /etc/subgid are too small")
+    # Where there is one number alone, groups cannot be set at all.
+    return msgspec.structs.replace(user, groups=() if maps.alone else user.groups)
 
 
 def _accounts(parts: Parts, config: Config) -> AccountReader:

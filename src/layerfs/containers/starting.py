@@ -10,6 +10,7 @@ from layerfs.containers.record import Config, MountUse
 from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
 from layerfs.runtime import AccountReader, DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
+from layerfs.userns import Maps
 
 __all__ = ["filtered", "limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
 
@@ -60,7 +61,7 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
         cgroup_parent=options.cgroup_parent,
         seccomp=filtered(options),
         counted=not options.auto_remove,
-        id_map=config.id_map,
+        maps=Maps(((0, *config.id_map),), ((0, *config.id_map),)) if config.id_map is not None else None,
     )
 
 

@@ -13,11 +13,12 @@ import msgspec
 
 from layerfs.digest import Digest
 from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest, Lock, disk_usage, remove_tree
+from layerfs.fsutil import Ingest, Lock, disk_usage
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.native import Differ, Unpacker
 from layerfs.runtime import open_beneath
+from layerfs.userns import remove_owned
 
 __all__ = ["Volume", "VolumeStore"]
 
@@ -121,7 +122,7 @@ class VolumeStore:
                 with suppress(FileNotFoundError):
                     os.rename(self.root / name, trash)
             with suppress(FileNotFoundError):
-                remove_tree(trash)
+                remove_owned(trash)
 
     def prune(self, *, all_unused: bool = False, keep: Iterable[str] = ()) -> dict[str, int]:
         """Remove anonymous volumes that no container has, with ``all_unused`` named ones too; name to bytes freed."""

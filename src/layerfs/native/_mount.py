@@ -14,6 +14,7 @@ __all__ = [
     "attach",
     "bind_mount",
     "detach",
+    "enter_namespaces",
     "erofs_mount",
     "idmap_mount",
     "overlay_mount",
@@ -80,6 +81,13 @@ def userns_open(uid_map: Sequence[tuple[int, int, int]], gid_map: Sequence[tuple
     error = new_error()
     uids, gids = ([number for triple in triples for number in triple] for triples in (uid_map, gid_map))
     return check(lib.lfs_userns_open(uids, len(uid_map), gids, len(gid_map), error), error)
+
+
+def enter_namespaces(flags: int, pidfd: int = -1) -> None:
+    """Move this process, which must have one thread, into new namespaces (CLONE_NEW*), or those of a process; in the
+    user namespace of that one it becomes root."""
+    error = new_error()
+    check(lib.lfs_enter_namespaces(pidfd, flags, error), error)
 
 
 def idmap_mount(mount: int, userns: int) -> int:

@@ -108,10 +108,10 @@ def supervise(name: str, supervision: Supervision, fields: dict[str, Any]) -> No
 
 def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
     """The fields of a ``native.LaunchSpec`` but root, streams and control groups. ``stack`` closes what they need."""
-    maps = ((0, *spec.id_map),) if spec.id_map is not None else ()
+    uids, gids = (spec.maps.uids, spec.maps.gids) if spec.maps is not None else ((), ())
     mounts = spec.mounts
-    if maps and os.geteuid() == 0:
-        userns = native.userns_open(maps, maps)
+    if uids and os.geteuid() == 0:
+        userns = native.userns_open(uids, gids)
         stack.callback(os.close, userns)
         mounts = tuple(_mapped(mount, userns, stack) for mount in mounts)
     overlay: dict[str, Any] = {}
@@ -120,8 +120,8 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         overlay["overlay"] = spec.overlay.options
     return {
         **overlay,
-        "uid_map": maps,
-        "gid_map": maps,
+        "uid_map": uids,
+        "gid_map": gids,
         "args": spec.args,
         "env": spec.env,
         "cwd": spec.cwd,

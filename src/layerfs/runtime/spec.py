@@ -7,6 +7,7 @@ import msgspec
 
 from layerfs.errors import LayerfsError, NativeError
 from layerfs.runtime.user import User
+from layerfs.userns import Maps
 
 __all__ = [
     "DeviceSpec", "ExecSpec", "Limits", "MountSpec", "OverlaySpec", "RunSpec", "Runtime", "Started", "Supervision",
@@ -95,8 +96,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the host's groups count what it uses; else those groups are left out that limit nothing."""
     overlay: OverlaySpec | None = None
     """The root, mounted in the container's user namespace, for a caller without privilege; else it is given."""
-    id_map: tuple[int, int] | None = None
-    """A user namespace: the host's number of its root, and how many numbers it has."""
+    maps: Maps | None = None
+    """A user namespace with these numbers."""
     die_with_parent: bool = False
     """It is killed when the thread that started it ends; by the built-in launcher alone."""
 
