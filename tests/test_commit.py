@@ -295,3 +295,17 @@ def test_two_commits_at_once(store, tmp_path):
     for thread in threads:
         thread.join()
     assert len({image.diff_ids for image in images}) == 1
+
+
+def test_a_socket_hides_what_lies_below_it(store, tmp_path):
+    """A layer cannot hold the socket; what it took the place of must not come back."""
+    container = store.containers.create(options("true", name="sockets"))
+    with inside(store, container, tmp_path) as tree:
+        (tree / "old" / "a").unlink()
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(tree / "old" / "a"))
+        made.close()
+    image = container.commit("sockets:1").image
+    with store.layers.view(image.diff_ids) as view:
+        assert sorted(entry.name for entry in view.listdir(b"/old")) == [b"b"]
+    store.remove_image("sockets:1", force=True)

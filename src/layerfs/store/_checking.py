@@ -13,7 +13,7 @@ from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
 from layerfs.leases import Lease
 from layerfs.metadata import ImageRow
-from layerfs.oci import MANIFEST_LIMIT, Index, parse_manifest
+from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, parse_manifest
 from layerfs.store._parts import Parts
 from layerfs.store._rebuilding import rebuild
 from layerfs.unpack import record_layer
@@ -279,7 +279,14 @@ class Mender:
         return True
 
     def image(self, row: ImageRow) -> bool:
-        """An image whose manifest or configuration is gone."""
+        """An image whose manifest or configuration is gone, or whose record says what they do not."""
+        with suppress(LayerfsError):
+            digest = row.target.digest
+            document = parse_manifest(self._parts.content.read(digest, MANIFEST_LIMIT))
+            if document.media_type is not None:
+                size = self._parts.content.size(digest)
+                self._parts.images.add(Descriptor(media_type=document.media_type, digest=digest, size=size))
+                return True
         return self._pull([row.target.digest])
 
     def _pull(self, targets: Sequence[Digest]) -> bool:
