@@ -2,6 +2,9 @@
 
 import ast
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,28 @@ def test_what_is_imported_late_is_what_the_type_checker_sees(path: Path) -> None
 
 def test_late_modules_are_there() -> None:
     assert len(LATE) > 5
+
+
+def loaded(tmp_path: Path, *words: str) -> set[str]:
+    """The modules that a command loads; the store is there already."""
+    places = {"LAYERFS_ROOT": str(tmp_path / "root"), "LAYERFS_RUN": str(tmp_path / "run")}
+    found = subprocess.CompletedProcess([], 0, "", "")
+    for _ in range(2):
+        command = [sys.executable, "-X", "importtime", "-m", "layerfs", *words]
+        found = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+    lines = found.stderr.splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+
+LISTS = {"json", "layerfs.commit", "layerfs.native", "layerfs.runtime.choice", "lz4", "shutil", "socket", "subprocess"}
+
+
+@pytest.mark.parametrize("verb", ["ps", "images", "info"])
+def test_a_list_loads_what_it_shows_and_no_more(verb: str, tmp_path: Path) -> None:
+    found = loaded(tmp_path, verb)
+    if verb == "info":  # shows that the test sees such modules
+        assert "layerfs.native" in found
+    else:
+        assert found & LISTS == set()
+        assert "hashlib" not in found  # there are no images to be verified

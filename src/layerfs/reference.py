@@ -19,11 +19,12 @@ DEFAULT_REGISTRY = "docker.io"
 
 _OFFICIAL = "library/"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
+_REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_ID_PREFIX = re.compile(r"(?:sha256:)?[0-9a-f]{2,64}")
+_REPOSITORY = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
+_ID_PREFIX = r"(?:sha256:)?[0-9a-f]{2,64}"
+# Compiled at their first use, by re itself, which keeps them.
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ class Reference(msgspec.Struct, frozen=True):
         tag = None
         if name.rfind(":") > name.rfind("/"):
             name, _, tag = name.rpartition(":")
-            if _TAG.fullmatch(tag) is None:
+            if re.fullmatch(_TAG, tag) is None:
                 raise _invalid(text, f"{tag!r} is not a tag")
         registry, repository = _split_name(text, name)
         if tag is None and digest is None:
@@ -75,7 +76,7 @@ class Reference(msgspec.Struct, frozen=True):
 
     def with_tag(self, tag: str) -> "Reference":
         """The same repository, by this tag alone; InvalidInputError if it is none."""
-        if _TAG.fullmatch(tag) is None:
+        if re.fullmatch(_TAG, tag) is None:
             raise _invalid(f"{self.familiar_name}:{tag}", f"{tag!r} is not a tag")
         return Reference(self.registry, self.repository, tag)
 
@@ -99,10 +100,10 @@ def _split_name(text: str, name: str) -> tuple[str, str]:
         registry, repository = DEFAULT_REGISTRY, name
     if registry == "index.docker.io":
         registry = DEFAULT_REGISTRY
-    if _REGISTRY.fullmatch(registry) is None:
+    if re.fullmatch(_REGISTRY, registry) is None:
         raise _invalid(text, f"{registry!r} is not a registry")
-    if _REPOSITORY.fullmatch(repository) is None:
-        if _REPOSITORY.fullmatch(repository.lower()) is not None:
+    if re.fullmatch(_REPOSITORY, repository) is None:
+        if re.fullmatch(_REPOSITORY, repository.lower()) is not None:
             raise _invalid(text, "a repository must be lower case")
         raise _invalid(text, f"{repository!r} is not a repository")
     if registry == DEFAULT_REGISTRY and "/" not in repository:
@@ -119,4 +120,4 @@ def _invalid(text: str, reason: str) -> InvalidInputError:
 
 def is_id_prefix(text: str) -> bool:
     """Whether text could be an image or container ID, or the beginning of one."""
-    return _ID_PREFIX.fullmatch(text) is not None
+    return re.fullmatch(_ID_PREFIX, text) is not None

@@ -31,13 +31,13 @@ from layerfs.fsutil import boot_id, disk_usage, write_atomic
 from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database, SnapshotRow
-from layerfs.userns import remove_owned
 
 if TYPE_CHECKING:
-    from layerfs import native
+    from layerfs import native, userns
     from layerfs.layers import directory
 else:  # only what mounts needs them
-    native, directory = LateModule("layerfs.native"), LateModule("layerfs.layers.directory")
+    native, userns = LateModule("layerfs.native"), LateModule("layerfs.userns")
+    directory = LateModule("layerfs.layers.directory")
 
 __all__ = ["MAX_LAYERS", "SnapshotStore", "Stack"]
 
@@ -86,7 +86,7 @@ class SnapshotStore:
                     )
             place = self.root / key
             with suppress(FileNotFoundError):
-                remove_owned(place)  # left by a crash between this directory and its row
+                userns.remove_owned(place)  # left by a crash between this directory and its row
             place.mkdir(mode=0o700, parents=True)
             (place / "work").mkdir(mode=0o700)
             (place / "upper").mkdir(mode=0o755)
@@ -141,7 +141,7 @@ class SnapshotStore:
                 with suppress(FileNotFoundError):
                     os.rename(self.root / key, trash)
             with suppress(FileNotFoundError):
-                remove_owned(trash)
+                userns.remove_owned(trash)
 
     def sweep(self) -> int:
         """Remove directories that no snapshot owns, and records of snapshots that were gone already: litter of crashes;
@@ -160,7 +160,7 @@ class SnapshotStore:
                         os.rename(path, self.root / f".removed-{os.urandom(8).hex()}")
             for path in self.root.glob(".removed-*"):
                 with suppress(FileNotFoundError):
-                    remove_owned(path)
+                    userns.remove_owned(path)
             return len(litter)
         return 0
 
@@ -292,7 +292,7 @@ class SnapshotStore:
                         f"mount snapshot {key}: the machine stopped while it was mounted without syncing",
                         hint="its content may be incomplete: remove it",
                     )
-            remove_owned(work)
+            userns.remove_owned(work)
             work.mkdir(mode=0o700)
 
     def _empty(self, stack: ExitStack) -> int:

@@ -1,6 +1,5 @@
 """Making a container: the record, the files, the volumes and the snapshot; in the end the row that shows it."""
 
-import json
 import os
 import re
 import time
@@ -23,6 +22,7 @@ from layerfs.digest import Digest
 from layerfs.errors import ExistsError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, remove_tree
 from layerfs.images import Image
+from layerfs.metadata.documents import from_text
 from layerfs.oci import Platform
 from layerfs.runtime import capability_mask
 
@@ -42,7 +42,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
     _check(options)
     image = parts.images.get(options.image, Platform.parse(options.platform) if options.platform else None)
     id = os.urandom(32).hex()
-    section = merged_section((json.loads(image.config_bytes).get("config") or {}), options)
+    section = merged_section((from_text(image.config_bytes).get("config") or {}), options)
     args = command_of(section)
     hostname = options.hostname or (_host_name() if options.network == "host" else id[:12])
     with ExitStack() as undo:

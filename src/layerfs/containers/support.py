@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from layerfs.commit import freeze_upper
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest
@@ -76,6 +75,8 @@ class SupportLayers:
                     _copy_attributes(entry, tree / os.fsdecode(place[1:]))
                 else:
                     os.utime(tree / os.fsdecode(place[1:]), (0, 0))
+            from layerfs.commit import freeze_upper  # most containers are of an image that had its layer made
+
             return freeze_upper(self._layers, self._database, lease, tree).layer.diff_id
 
 

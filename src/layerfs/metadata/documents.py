@@ -26,7 +26,7 @@ def _plain(value: object) -> str:
     raise TypeError(f"{type(value).__name__} in a document")
 
 
-def from_text(text: str) -> Any:
+def from_text(text: str | bytes) -> Any:
     """The document again; ValueError when it is none."""
     try:
         return msgspec.json.decode(text)

@@ -6,7 +6,6 @@ this boot in ``RUN/runtimes.json``.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,14 @@ _STANDARD = ("crun", "runc")
 class RuntimeChoice(msgspec.Struct, frozen=True):
     """What ``auto`` takes, and for each candidate in order why it was taken or not."""
 
+    name: str
+    reasons: dict[str, str]
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """``runtimes.json``."""
+
+    key: list[str]
     name: str
     reasons: dict[str, str]
 
@@ -69,10 +76,10 @@ class Runtimes:
         return [boot_id(), *(f"{path} {os.stat(path).st_mtime_ns}" if path else "" for path in found)]
 
     def _recorded(self) -> RuntimeChoice | None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((self._run / "runtimes.json").read_text())
-            if record["key"] == self._key():
-                return RuntimeChoice(str(record["name"]), dict(record["reasons"]))
+        with suppress(OSError, msgspec.DecodeError):
+            record = msgspec.json.decode((self._run / "runtimes.json").read_bytes(), type=_Record)
+            if record.key == self._key():
+                return RuntimeChoice(record.name, record.reasons)
         return None
 
     def _probe(self) -> RuntimeChoice:
@@ -92,8 +99,8 @@ class Runtimes:
         if chosen == "builtin":
             reasons["builtin"] = "no standard runtime works here"
         with suppress(LayerfsError):  # an answer that cannot be kept is found again
-            record = {"key": self._key(), "name": chosen, "reasons": reasons}
-            write_atomic(self._run / "runtimes.json", json.dumps(record).encode(), durable=False)
+            record = _Record(self._key(), chosen, reasons)
+            write_atomic(self._run / "runtimes.json", msgspec.json.encode(record), durable=False)
         return RuntimeChoice(chosen, reasons)
 
 
