@@ -518,6 +518,26 @@ def test_a_supervisor_that_is_killed(store, runtime):
     assert found.status == "running"
 
 
+def test_what_ends_by_itself_leaves_nothing_on_the_host(store, runtime):
+    """No later command is needed for that."""
+    container = start(store, runtime, "exit 0")
+    bundle = store.run_root / "containers" / container.id
+
+    def left():
+        groups = [
+            *Path("/sys/fs/cgroup").glob(f"*/layerfs/{container.id}"),
+            Path("/sys/fs/cgroup/layerfs") / container.id,
+        ]
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return [path for path in groups if path.exists()] or bundle.exists() or str(bundle) in mounts
+
+    wait_for(lambda: not left())
+    wait_for(lambda: not supervisors(store))
+    if runtime != "builtin":  # its mount was on the host, and counts no more
+        assert store.snapshots.row(container.id).mounted is None
+    assert container.refresh().status == "exited"
+
+
 def test_a_reboot(store, runtime):
     container = start(store, runtime, "sleep 60", restart="always")
     path = container.directory / "status.json"

@@ -9,6 +9,7 @@
 #include "../syscalls.h"
 #include "../util.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -102,6 +103,23 @@ int sv_enter_cgroups(const sv_spec *spec, int pid, lfs_error *error)
             return lfs_fail(error, errno, "enter a cgroup");
     }
     return 0;
+}
+
+void sv_remove_cgroups(const sv_spec *spec)
+{
+    for (size_t i = 0; i < spec->ncgroups; i++) {
+        char link[40], path[PATH_MAX];
+        ssize_t n;
+
+        snprintf(link, sizeof link, "/proc/self/fd/%d", spec->cgroups[i]);
+        n = readlink(link, path, sizeof path - 1);
+        if (n <= 0)
+            continue;
+        path[n] = '\0';
+        /* EBUSY: its last process is on its way out, or is one of others where the pid namespace is shared. */
+        for (int tries = 0; rmdir(path) < 0 && errno == EBUSY && tries < 50; tries++)
+            usleep(2000);
+    }
 }
 
 /* What only the outside may do for a process in a user namespace. */

@@ -28,6 +28,7 @@ typedef struct sv_process {
  * and the command could not be executed. */
 int sv_start(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);
 int sv_join(const sv_spec *spec, int parent, sv_process *out, int *command, lfs_error *error);
+void sv_remove_cgroups(const sv_spec *spec);
 int sv_enter_cgroups(const sv_spec *spec, int pid, lfs_error *error); /* 0: the caller itself */
 
 /* What is prepared for a start outside its namespaces: mounts that may move there. */

@@ -380,8 +380,10 @@ static void supervise(const sv_spec *spec, int channel)
         loop(&s, signals);
     if (s.listener >= 0)
         sv_clients_end(&s);
-    if (r >= 0)
+    if (r >= 0) {
+        sv_remove_cgroups(spec);
         run_hook(spec);
+    }
 }
 
 int sv_supervise(const sv_spec *spec, int channel)

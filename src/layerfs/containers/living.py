@@ -78,7 +78,7 @@ def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
     options, logs = config.options, config.options.log_options
     timeout = options.stop_timeout if options.stop_timeout is not None else _STOP_SECONDS
     hook: tuple[str, ...] = ()
-    if state.auto_remove:
+    if state.auto_remove or config.runtime != "builtin":  # whose supervisor leaves nothing on the host itself
         hook = (sys.executable, "-I", "-c", _HOOK, str(parts.root), str(parts.run), config.id)
     from layerfs.runtime import Supervision
 
