@@ -40,7 +40,7 @@ class SalvageTables(Connection):
 
     def salvage(self, damaged: Path) -> int:
         """Copy every row that can be read of a file, which is changed by that; how many. What they name may be gone."""
-        self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.checkpoint()
         self._run("PRAGMA foreign_keys = OFF")
         try:
             with self.transaction(durable=True):

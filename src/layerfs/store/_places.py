@@ -149,6 +149,7 @@ def _create(places: Places, layer_format: str) -> None:
         if places.database.exists():
             return
         # The name appears when the format is recorded: who opens it sees a whole store.
+        _remove_new(places, ("", "-wal", "-shm"))  # of a command that failed or was killed
         database = Database(places.root / "ingest" / "new.db")
         try:
             if layer_format == "auto":
@@ -156,10 +157,15 @@ def _create(places: Places, layer_format: str) -> None:
 
                 layer_format = probe_format(places.root)
             database.set_setting("layer_format", layer_format)
+            database.checkpoint()
         finally:
             database.close()
         os.rename(places.root / "ingest" / "new.db", places.database)
         sync_dir(places.root)
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.unlink(places.root / "ingest" / f"new.db{suffix}")
+        _remove_new(places, ("-wal", "-shm"))
+
+
+def _remove_new(places: Places, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        with suppress(FileNotFoundError):
+            os.unlink(places.root / "ingest" / f"new.db{suffix}")

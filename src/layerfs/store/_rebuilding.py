@@ -49,6 +49,7 @@ def rebuild(places: Places) -> str:
         try:
             rows = database.salvage(work / "old.db")
             layers, images, containers = _Rebuild(places, database).run()
+            database.checkpoint()
         finally:
             database.close()
         _replace(places.database, work / "new.db")
