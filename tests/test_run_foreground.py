@@ -591,3 +591,15 @@ def test_a_background_process_does_not_hold_the_output(store, runtime):
     began = time.monotonic()
     assert sh(store, runtime, "sleep 60 & echo done").out == "done\n"
     assert time.monotonic() - began < 10
+
+
+def test_a_terminal_where_nobody_has_one(store, runtime, tmp_path):
+    """As in a cron job: docker gives the container a terminal of its own, whatever ours are."""
+    with open(os.devnull) as nothing, open(tmp_path / "out", "wb+") as out:
+        stdio = (nothing.fileno(), out.fileno(), out.fileno())
+        made = options(
+            "sh", "-c", "test -t 0 && tty; echo out; echo err >&2; exit 3", runtime=runtime, tty=True, rm=True
+        )
+        code = store.containers.run(made, stdio)[1]
+        out.seek(0)
+        assert (code, out.read()) == (3, b"out\r\nerr\r\n")

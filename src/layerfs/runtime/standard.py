@@ -1,5 +1,7 @@
 """A standard OCI runtime, as runc or crun: a bundle with the root mounted in it, and the program run over it."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs import native
 from layerfs.errors import InvalidInputError, LayerfsError, NativeError, UnsupportedError, native_error, system_errors
@@ -19,6 +22,9 @@ from layerfs.runtime.lookup import check_command
 from layerfs.runtime.oci import oci_config, oci_process
 from layerfs.runtime.spec import ExecSpec, RunSpec, Started, Supervision, command_failure
 from layerfs.runtime.supervisor import read_report
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["StandardRuntime"]
 
@@ -189,10 +195,62 @@ def remove_bundle(bundle: Path) -> None:
         remove_tree(bundle)
 
 
-class _RuntimeChild:
-    """``runc run`` or ``runc exec`` in the foreground, which waits for its process and ends with its exit code."""
+def _spawned(words: list[str], stdio: tuple[int, int, int], *, new_session: bool) -> subprocess.Popen[bytes]:
+    """A terminal is set by its foreground group alone, which is ours; without one signals of ours are handed on just
+    once, so that the program has a session of its own."""
+    import subprocess  # listing containers needs it not
 
-    terminal: int | None = None  # the program moves the bytes of a terminal itself
+    return subprocess.Popen(words, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2], start_new_session=new_session)
+
+
+class _WithTerminal:
+    """A program with a session and a terminal of its own, whose other end is ``terminal``."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.terminal, theirs = os.openpty()
+        try:
+            # Who leads a session and opens a terminal has it as its controlling one; no code of ours runs in the child.
+            self.pid = os.posix_spawn(
+                words[0],
+                words,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.ttyname(theirs), os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, 0, 2),
+                ],
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except BaseException:
+            os.close(self.terminal)
+            raise
+        finally:
+            os.close(theirs)
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, below 0 for a signal; None while it runs."""
+        return self._code if self._code is not None else self._reap(os.WNOHANG)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self._code if self._code is not None else self._reap(0)
+        assert code is not None
+        return code
+
+    def _reap(self, flags: int) -> int | None:
+        pid, status = os.waitpid(self.pid, flags)
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+
+class _RuntimeChild:
+    """``runc run`` or ``runc exec`` in the foreground, which waits for its process and ends with its exit code.
+
+    It moves the bytes of the container's terminal itself, to ours; where we have none, to one that is made for it.
+    """
 
     def __init__(
         self,
@@ -212,17 +270,16 @@ class _RuntimeChild:
         self._pid_file = place / "pid"
         self._log = place / "log"
         self.pid = 0
-        import subprocess  # listing containers needs it not
-
+        words = [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id]
+        alone = spec.tty and not any(map(os.isatty, stdio))
+        self.terminal: int | None = None
+        self._process: _WithTerminal | subprocess.Popen[bytes]
         try:
-            self._process = subprocess.Popen(
-                [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id],
-                stdin=stdio[0],
-                stdout=stdio[1],
-                stderr=stdio[2],
-                # A terminal is set by its foreground group alone; else signals of ours are handed on just once.
-                start_new_session=not spec.tty,
-            )
+            if alone:
+                self._process = _WithTerminal(words)
+                self.terminal = self._process.terminal
+            else:
+                self._process = _spawned(words, stdio, new_session=not spec.tty)
         except OSError as exc:
             raise native_error(exc, f"run {runtime.program}") from exc
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -233,7 +290,7 @@ class _RuntimeChild:
             time.sleep(0.001)
         if not self._read_pid():
             self._process.wait()
-            os.close(self._pidfd)
+            self._close_descriptors()
             if not self._is_exec:
                 self._runtime.forget(self._id)
             raise failure(self._id, self._command, self._runtime.name, self._log)
@@ -253,8 +310,13 @@ class _RuntimeChild:
         code = self._process.wait()
         return code if code >= 0 else 128 - code  # the program itself was ended by a signal
 
-    def close(self) -> None:
+    def _close_descriptors(self) -> None:
         os.close(self._pidfd)
+        if self.terminal is not None:
+            os.close(self.terminal)
+
+    def close(self) -> None:
+        self._close_descriptors()
         if self._is_exec:
             with suppress(OSError):
                 remove_tree(self._place)
