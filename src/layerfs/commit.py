@@ -92,7 +92,7 @@ def freeze_upper(
 
     ``below``: the layers under it, base first, for a socket that hides something of theirs: a layer cannot hold the
     socket, but it has a whiteout in its place. ``clamp``: no time is later than this second; None: than
-    $SOURCE_DATE_EPOCH, where that is set. Raises InvalidInputError for what a layer cannot hold, as a file named ``.wh.x``.
+    $SOURCE_DATE_EPOCH, where that is set. InvalidInputError for what a layer cannot hold, as a file named ``.wh.x``.
     """
     with system_errors(f"read {upper}"):
         fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

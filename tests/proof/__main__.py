@@ -1,6 +1,6 @@
 """All of the proof: ``make proof``. What was done to the store is counted; the exit code is 0 when nothing was lost.
 
-Two lines of tests run side by side, because each waits for the disk as often as it works; fuzzing and what measures time
+Two lines of tests run side by side, because each waits for the disk as often as it works; fuzzing and what measures
 come after them, alone.
 """
 

@@ -18,6 +18,7 @@ from layerfs.build.ignore import Matcher
 from layerfs.build.modes import Chmod
 from layerfs.build.tarball import END, Member, header, padding
 from layerfs.build.tree import Cursor, Found, Names, Tree, shown
+from layerfs.digest import Digest
 from layerfs.errors import BuildError, InvalidInputError, NotFoundError, native_error
 from layerfs.layers import Entry, Layer, LayerStore, View
 
@@ -274,9 +275,11 @@ def make_directory(view: View, path: str, flags: CopyFlags) -> list[Placed]:
     return layout.finished()
 
 
-def write_layer(layers: LayerStore, placed: Iterable[Placed]) -> Layer:
-    """The members as a layer. The caller protects it. BuildError when a file is not as it was looked at."""
-    with ExitStack() as stack, layers.writer() as writer:
+def write_layer(
+    layers: LayerStore, placed: Iterable[Placed], protect: Callable[[Iterable[Digest]], None]
+) -> Layer:
+    """The members as a layer, which ``protect`` (of a lease) is told before it appears. BuildError when a file is not as it was looked at."""
+    with ExitStack() as stack, layers.writer(protect=protect) as writer:
         cursors: dict[int, Cursor] = {}
         links: dict[tuple[int, int, int], bytes] = {}
         out = bytearray()

@@ -114,7 +114,7 @@ def _write(
     else:
         with session.parts.layers.view(stack) as view:
             placed = lay_out(view, dest, pieces, flags, many=many)
-    return keep_layer(session, write_layer(session.parts.layers, placed))
+    return keep_layer(session, write_layer(session.parts.layers, placed, session.lease.protect))
 
 
 def keep_layer(session: Session, layer: Layer) -> Layer:

@@ -205,7 +205,7 @@ class _Mounts:
         record = self.session.cache.find(key)
         if record is None or record.layer is None:
             placed = lay_out(None, "/", pieces, CopyFlags(), many=True)
-            layer = keep_layer(self.session, write_layer(self.session.parts.layers, placed))
+            layer = keep_layer(self.session, write_layer(self.session.parts.layers, placed, self.session.lease.protect))
             record = CacheRecord(layer.diff_id, self.session.moment(), "bind mount of the context")
             self.session.cache.keep(key, record)
         assert record.layer is not None

@@ -180,7 +180,8 @@ class _StageRun:
                 flags = CopyFlags(owner=owner, clamp=session.clamp, now=session.now)
                 with session.parts.layers.view(state.stack) as view:
                     placed = make_directory(view, state.directory, flags)
-                layer = keep_layer(session, write_layer(session.parts.layers, placed)) if placed else None
+                made = write_layer(session.parts.layers, placed, session.lease.protect) if placed else None
+                layer = keep_layer(session, made) if made else None
                 record = CacheRecord(layer.diff_id if layer else None, session.moment(), meta.line.text[:200])
                 session.cache.keep(key, record)
         if record.layer is not None:

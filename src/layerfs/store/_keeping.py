@@ -149,6 +149,4 @@ def prune_images(
         except (InUseError, NotFoundError):
             continue  # another command was faster: a container was made, or the image removed
     keep_layer_blobs = False if blobs else None
-    return Pruned(
-        tuple(removed), sweep_store(parts, keep_layer_blobs=keep_layer_blobs, dry_run=dry_run, damaged=True)
-    )
+    return Pruned(tuple(removed), sweep_store(parts, keep_layer_blobs=keep_layer_blobs, dry_run=dry_run, damaged=True))
