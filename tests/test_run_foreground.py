@@ -598,7 +598,7 @@ def test_a_terminal_where_nobody_has_one(store, runtime, tmp_path):
     with open(os.devnull) as nothing, open(tmp_path / "out", "wb+") as out:
         stdio = (nothing.fileno(), out.fileno(), out.fileno())
         made = options(
-            "sh", "-c", "test -t 0 && tty; echo out; echo err >&2; exit 3", runtime=runtime, tty=True, rm=True
+            "sh", "-c", "test -t 0 && test -t 1 && echo out; echo err >&2; exit 3", runtime=runtime, tty=True, rm=True
         )
         code = store.containers.run(made, stdio)[1]
         out.seek(0)
