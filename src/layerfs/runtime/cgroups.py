@@ -7,7 +7,7 @@ asked for is left out in silence.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from layerfs.errors import NativeError, UnsupportedError, native_error
 from layerfs.runtime.spec import Limits
 
-__all__ = ["Cgroup", "Usage"]
+__all__ = ["Cgroup", "Usage", "roots_in"]
 
 import msgspec
 
@@ -76,9 +76,9 @@ class Cgroup:
         """
         limited = {controller for controller, _, _ in _settings(limits, version2=self._version2)}
         with ExitStack() as stack:
-            for controller in ("", *_WANTED):
-                path = self._path(controller)
-                if path is not None and (counted or controller in ("", "freezer") or controller in limited):
+            wanted = (name for name in ("", *_WANTED) if counted or name in ("", "freezer") or name in limited)
+            for path in dict.fromkeys(map(self._path, wanted)):  # several controllers may be in one hierarchy
+                if path is not None:
                     self._make(path)
             self.set_limits(limits)
             fds = []
@@ -106,13 +106,14 @@ class Cgroup:
         """Version 2: hand the controllers down from the root to the groups' common parent."""
         root = self._roots[""]
         available = (root / "cgroup.controllers").read_text().split()
-        wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids", "cpuset", "io") if name in available)
+        wanted = [f"+{name}" for name in ("cpu", "memory", "pids", "cpuset", "io") if name in available]
         current = root
         for part in ("", *directory.relative_to(root).parts):
             current = current / part
             current.mkdir(exist_ok=True)
-            with suppress(OSError):
-                (current / "cgroup.subtree_control").write_text(wanted)
+            for word in wanted:  # one by one: a write with one that cannot be had is refused as a whole
+                with suppress(OSError):
+                    (current / "cgroup.subtree_control").write_text(word)
 
     def remove(self) -> None:
         """Remove the groups; those that still have processes stay for a moment, and for the next one who removes.
@@ -299,18 +300,23 @@ def _all_roots() -> tuple[Path, ...]:
 @cache
 def _roots() -> Mapping[str, Path]:
     """Where the hierarchies are mounted: by controller for version 1; under "" for version 2 alone."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return roots_in(file)
+
+
+def roots_in(mountinfo: Iterable[str]) -> Mapping[str, Path]:
+    """The same, by the lines of a mount table."""
     found: dict[str, Path] = {}
     unified: Path | None = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            left, _, right = line.partition(" - ")
-            fields, kind = left.split(), right.split()
-            if kind[0] == "cgroup2":
-                unified = unified or Path(fields[4])
-            elif kind[0] == "cgroup":
-                for name in kind[-1].split(","):
-                    if name in _WANTED:
-                        found.setdefault(name, Path(fields[4]))
+    for line in mountinfo:
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if kind[0] == "cgroup2":
+            unified = unified or Path(fields[4])
+        elif kind[0] == "cgroup":
+            for name in kind[-1].split(","):
+                if name in _WANTED:
+                    found.setdefault(name, Path(fields[4]))
     if not found and unified is not None:
         return {"": unified}
     return found
