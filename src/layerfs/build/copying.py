@@ -278,7 +278,10 @@ def make_directory(view: View, path: str, flags: CopyFlags) -> list[Placed]:
 def write_layer(
     layers: LayerStore, placed: Iterable[Placed], protect: Callable[[Iterable[Digest]], None]
 ) -> Layer:
-    """The members as a layer, which ``protect`` (of a lease) is told before it appears. BuildError when a file is not as it was looked at."""
+    """The members as a layer, which ``protect`` (of a lease) is told before it appears.
+
+    BuildError when a file is not as it was looked at.
+    """
     with ExitStack() as stack, layers.writer(protect=protect) as writer:
         cursors: dict[int, Cursor] = {}
         links: dict[tuple[int, int, int], bytes] = {}
