@@ -101,6 +101,11 @@ _ALIASES = {
     "i386": "386",
 }
 
+_GOARCHES = (
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x", "wasm",
+)  # fmt: skip
+
 
 class _Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """What the documents have in common: camelCase members, defaults left out."""
@@ -119,8 +124,12 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def parse(cls, text: str) -> Self:
         """``os/architecture[/variant]``, or an architecture alone (of Linux); InvalidInputError."""
         parts = text.strip().lower().split("/")
-        if len(parts) == 1:
-            parts = ["linux", *parts] if parts[0] != "linux" else ["linux", cls.host().architecture]
+        if len(parts) == 1 and parts[0] == "linux":
+            parts = ["linux", cls.host().architecture]
+        elif len(parts) == 1 and (parts[0] in _ALIASES or parts[0] in _GOARCHES):
+            parts = ["linux", *parts]
+        elif len(parts) == 1:
+            raise InvalidInputError(f"platform {text!r}: not a platform", hint="wanted is os/architecture[/variant]")
         if len(parts) > 3 or not all(part and part.replace("_", "-").replace("-", "").isalnum() for part in parts):
             raise InvalidInputError(f"platform {text!r}: not a platform", hint="wanted is os/architecture[/variant]")
         architecture = _ALIASES.get(parts[1], parts[1])

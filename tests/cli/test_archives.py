@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 
+from layerfs.oci import Platform
 from layerfs.reference import Reference
 
 from .conftest import SMALL, tar_of
@@ -136,3 +137,31 @@ def test_a_cut_archive_leaves_nothing(layerfs, small):
         assert text.count(b"\n") == 1
         assert layerfs("images", "-q") == ""
     assert layerfs("system", "check") == "The store is whole.\n"
+
+
+def test_load_of_a_platform_that_is_not_there_says_which_are(layerfs, small, tmp_path):
+    for format in ("docker-archive", "oci-archive", "oci-dir"):
+        target = tmp_path / format
+        layerfs("save", "--format", format, "-o", target, "small:1")
+        layerfs("rmi", "-f", small)
+        error = layerfs.error("load", "--platform", "linux/riscv64", "-i", target)
+        assert "platform linux/riscv64: no image for it (there are: linux/" in error
+        assert layerfs("images", "-q") == ""
+        layerfs("load", "--platform", Platform.host().architecture, "-i", target)
+
+
+def test_load_takes_of_several_images_those_for_a_platform(layerfs, tmp_path):
+    for name in ("riscv64", "s390x"):
+        layerfs("import", "--platform", f"linux/{name}", "-", f"{name}:1", data=tar_of({"x": name.encode()}))
+    layerfs("save", "-o", tmp_path / "two", "riscv64:1", "s390x:1")
+    layerfs("rmi", "riscv64:1", "s390x:1")
+    assert layerfs("load", "--platform", "linux/s390x", "-i", tmp_path / "two") == "Loaded image: s390x:1\n"
+    error = layerfs.error("load", "--platform", "linux/arm", "-i", tmp_path / "two")
+    assert "there are: linux/riscv64, linux/s390x" in error
+
+
+def test_import_takes_architectures_that_there_are(layerfs):
+    error = layerfs.error("import", "--platform", "foo", "-", "x", data=tar_of(SMALL), code=2)
+    assert "platform 'foo': not a platform" in error
+    layerfs("import", "--platform", "s390x", "-", "x", data=tar_of(SMALL))
+    assert layerfs.json("inspect", "x")[0]["Architecture"] == "s390x"

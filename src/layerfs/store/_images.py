@@ -1,22 +1,36 @@
 """Images in and out of a store by files: import, load, save."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from layerfs.archives import create_archive, open_archive
-from layerfs.blobs import NO_PROGRESS, Progress
-from layerfs.errors import InvalidInputError
+from layerfs.archives import ArchiveImage, ArchiveSource, create_archive, open_archive
+from layerfs.blobs import NO_PROGRESS, Progress, read_all
+from layerfs.digest import Digest
+from layerfs.errors import InvalidInputError, NotFoundError
 from layerfs.imageconfig import apply_changes, new_config, timestamp
 from layerfs.images import Image
 from layerfs.leases import Lease
-from layerfs.oci import MEDIA_LAYER, Descriptor, Platform
+from layerfs.oci import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    MEDIA_LAYER,
+    Descriptor,
+    Index,
+    Platform,
+    is_config,
+    is_index,
+    is_manifest,
+    parse_config,
+    parse_manifest,
+)
 from layerfs.reference import Reference
 from layerfs.store._parts import Limits, Parts
-from layerfs.transfer import copy
+from layerfs.transfer import DEPTH_LIMIT, copy
 from layerfs.unpack import StoreSource, UnpackingSink, import_rootfs, record_layer
 
 __all__ = ["Loaded", "import_image", "load", "save"]
@@ -88,11 +102,14 @@ def load(
     progress: Progress = NO_PROGRESS,
     limits: Limits | None = None,
 ) -> list[Loaded]:
-    """All images of an archive or OCI layout directory; with ``platform`` those manifests alone."""
+    """All images of an archive or OCI layout directory; with ``platform`` those for it alone.
+
+    NotFoundError where none is for it.
+    """
     loaded = []
     limits = limits or Limits()
     with open_archive(source, parts.places.ingest) as archive:
-        for entry in archive.images():
+        for entry in archive.images() if platform is None else _for_platform(archive, platform):
             with Lease(parts.database, parts.ingest) as lease:
                 sink = UnpackingSink(
                     parts.content,
@@ -114,6 +131,41 @@ def load(
     if not loaded:
         raise InvalidInputError(f"load {source if isinstance(source, str | Path) else '-'}: no image in it")
     return loaded
+
+
+def _for_platform(archive: ArchiveSource, platform: Platform) -> list[ArchiveImage]:
+    """The images of an archive that run on a platform: what their configurations say, where an index says nothing."""
+    there: set[str] = set()
+    found = []
+    for entry in archive.images():
+        offered = list(_platforms(archive, entry.descriptor, ()))
+        there.update(map(str, offered))
+        if any(map(platform.matches, offered)):
+            found.append(entry)
+    if not found:
+        raise NotFoundError(
+            f"load {archive.what}: platform {platform}: no image for it",
+            hint=f"there are: {', '.join(sorted(there)) or 'none'}",
+        )
+    return found
+
+
+def _platforms(archive: ArchiveSource, descriptor: Descriptor, above: tuple[Digest, ...]) -> Iterator[Platform]:
+    """What the manifests below a manifest or index are for; one whose blobs are not there is for nothing."""
+    if descriptor.digest in above or len(above) > DEPTH_LIMIT:
+        return  # copying says what is wrong with it
+    if descriptor.platform is not None:
+        if descriptor.platform.os != "unknown":  # an attestation
+            yield descriptor.platform
+        return
+    with suppress(NotFoundError):
+        document = parse_manifest(read_all(archive, descriptor, MANIFEST_LIMIT), descriptor.media_type)
+        if isinstance(document, Index):
+            for child in document.manifests:
+                if is_manifest(child.media_type) or is_index(child.media_type):
+                    yield from _platforms(archive, child, (*above, descriptor.digest))
+        elif is_config(document.config.media_type):
+            yield parse_config(read_all(archive, document.config, CONFIG_LIMIT)).platform
 
 
 def save(
