@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
             section=section,
             args=args,
             hostname=hostname,
-            runtime=_runtime(parts, options, section),
+            runtime=_runtime(parts, options),
             layers=tuple(map(str, image.diff_ids)),
             id_map=_id_map(parts) if options.userns == "auto" else None,
             support=str(support) if support is not None else None,
@@ -79,12 +79,11 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
     return id, lock
 
 
-def _runtime(parts: Parts, options: CreateOptions, section: Mapping[str, Any]) -> str:
+def _runtime(parts: Parts, options: CreateOptions) -> str:
     """The runtime by name: for ``auto`` the built-in one, where no standard one has what the options ask for."""
     if options.runtime != "auto":
         return options.runtime
-    test = (section.get("Healthcheck") or {}).get("Test") or ["NONE"]
-    if options.init or test[0] != "NONE":
+    if options.init or options.userns == "auto":
         return "builtin"
     return parts.runtimes.get("auto").name
 

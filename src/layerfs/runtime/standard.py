@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from layerfs import native
 from layerfs.errors import InvalidInputError, LayerfsError, NativeError, UnsupportedError, native_error, system_errors
 from layerfs.fsutil import remove_tree
@@ -64,6 +66,7 @@ class StandardRuntime:
         with system_errors(f"write the bundle {bundle}"):
             (bundle / "rootfs").mkdir(parents=True, mode=0o700)
             (bundle / "run").mkdir(mode=0o700)
+            spec = _with_paths(spec, bundle / "mounts")
             (bundle / "config.json").write_text(json.dumps(oci_config(spec, str(bundle / "rootfs"))))
         native.attach(root, bundle / "rootfs")
         return bundle
@@ -73,8 +76,9 @@ class StandardRuntime:
 
     def supervise(self, spec: RunSpec, root: int, supervision: Supervision) -> None:
         """See ``Runtime.supervise``. The supervisor's own process is the program in the foreground, on the host."""
-        if supervision.health:
-            raise UnsupportedError(f"health check: not offered with {self.name}", hint="use --runtime builtin")
+        if supervision.health:  # the supervisor runs it where the program itself runs, on the host
+            health = (*self.command("exec", spec.id), *supervision.health)
+            supervision = msgspec.structs.replace(supervision, health=health)
         with ExitStack() as undo:
             bundle = self._make_bundle(spec, root, undo)
             place = bundle / "run"
@@ -184,14 +188,28 @@ def _check_mount_points(root: int, program: str) -> None:
                 )
 
 
+def _with_paths(spec: RunSpec, place: Path) -> RunSpec:
+    """The detached mounts among those of the container attached below ``place``: the program takes paths alone."""
+    mounts = []
+    for number, mount in enumerate(spec.mounts):
+        if isinstance(mount.source, int):
+            target = place / str(number)
+            target.mkdir(mode=0o700, parents=True)
+            native.attach(mount.source, target)
+            mount = msgspec.structs.replace(mount, source=str(target))
+        mounts.append(mount)
+    return msgspec.structs.replace(spec, mounts=tuple(mounts))
+
+
 def remove_bundle(bundle: Path) -> None:
-    """Unmount a bundle's root and remove the bundle; no error when parts of it are gone."""
-    with suppress(NativeError):
-        native.detach(bundle / "rootfs", lazy=True)
+    """Unmount what is mounted in a bundle and remove it; no error when parts of it are gone."""
     with suppress(OSError):
-        # Whatever is mounted there still must not be emptied: only a root directory that is empty goes.
-        with suppress(FileNotFoundError):
-            os.rmdir(bundle / "rootfs")
+        for place in (bundle / "rootfs", *(bundle / "mounts").glob("*")):
+            with suppress(NativeError):
+                native.detach(place, lazy=True)
+            # Whatever is mounted there still must not be emptied: only directories that are empty go.
+            with suppress(FileNotFoundError):
+                os.rmdir(place)
         remove_tree(bundle)
 
 
