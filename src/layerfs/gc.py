@@ -20,8 +20,10 @@ from layerfs.metadata import Database
 
 __all__ = ["Swept", "sweep"]
 
-_BATCH = 16
-"""Layers that one transaction takes: a few milliseconds, in which no other command can write."""
+_BATCH = 8
+"""Layers or blobs that one transaction takes: a few milliseconds, in which no other command can write."""
+_PAUSE = 0.003
+"""Seconds between transactions, in which those that wait get their turn: SQLite has no queue for them."""
 _PARTIAL_SECONDS = 7 * 24 * 3600
 """How long a partial download is kept for a pull to continue it."""
 
@@ -59,15 +61,10 @@ def sweep(
     if blobs is None:
         orphans, bytes_of_orphans = _sweep_orphans(layers, database, ingest, dry_run)
         gone, reclaimed = [*gone, *orphans], reclaimed + bytes_of_orphans
-    removed = []
-    for digest in content.digests() if blobs is None else blobs:
-        # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
-        # whether the blob is there hears no.
-        with nullcontext() if dry_run else database.transaction():
-            if not content.has(digest) or _is_needed(database, digest, keep_layer_blobs):
-                continue
-            reclaimed += content.disk(digest) if dry_run else content.delete(digest)
-            removed.append(digest)
+    removed, bytes_of_blobs = _sweep_blobs(
+        content, database, content.digests() if blobs is None else blobs, keep_layer_blobs, dry_run
+    )
+    reclaimed += bytes_of_blobs
     if blobs is None:
         reclaimed += _old_partials(content, dry_run)
         if not dry_run:
@@ -94,6 +91,8 @@ def _sweep_layers(layers: LayerStore, database: Database, ingest: Ingest, dry_ru
                     if trash and database.take_layer(diff_id):
                         layers.retire(diff_id, trash)
                         gone.append(diff_id)
+            if start + _BATCH < len(unneeded):
+                time.sleep(_PAUSE)
     return gone, sum(sizes.get(diff_id, 0) for diff_id in gone)
 
 
@@ -112,6 +111,26 @@ def _sweep_orphans(layers: LayerStore, database: Database, ingest: Ingest, dry_r
                 if trash:
                     layers.retire(diff_id, trash)
     return gone, total
+
+
+def _sweep_blobs(
+    content: ContentStore, database: Database, present: Iterable[Digest], keep_layer_blobs: bool, dry_run: bool
+) -> tuple[list[Digest], int]:
+    """The blobs that go, and their bytes. A first look, which keeps nobody out, leaves few to look at once more."""
+    used = database.image_blobs() if keep_layer_blobs else ()
+    candidates = [digest for digest in present if digest not in used]
+    removed, total = [], 0
+    for start in range(0, len(candidates), _BATCH):
+        # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
+        # whether the blob is there hears no.
+        with nullcontext() if dry_run else database.transaction():
+            for digest in candidates[start : start + _BATCH]:
+                if content.has(digest) and not _is_needed(database, digest, keep_layer_blobs):
+                    total += content.disk(digest) if dry_run else content.delete(digest)
+                    removed.append(digest)
+        if not dry_run and start + _BATCH < len(candidates):
+            time.sleep(_PAUSE)
+    return removed, total
 
 
 def _is_needed(database: Database, digest: Digest, keep_layer_blobs: bool) -> bool:

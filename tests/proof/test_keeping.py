@@ -2,8 +2,8 @@
 
 import json
 import os
+import signal
 import subprocess
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -134,34 +134,43 @@ def test_migrate_waits_for_nobody(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_sweep_stops_nobody_for_long(store: Store, tmp_path: Path, counts: Counter[str]) -> None:
-    """While four hundred layers go, another thread writes to the database all the time; its longest wait."""
+    """While four hundred layers go, another process writes to the database all the time; how long it waits."""
     for number in range(400):
         bring(store, tmp_path, f"i{number}:1", tar.file("f", b"%d" % number))
     for number in range(400):
         store.remove_image(f"i{number}:1", prune=False)
-    waits: list[float] = []
-    stop = threading.Event()
-
-    def write() -> None:
-        with Store.open(store.root, store.run_root) as other:
-            while not stop.is_set():
-                begin = time.perf_counter()
-                with other.database.transaction():
-                    other.database.put_record("test", "key", {"now": begin})
-                waits.append(time.perf_counter() - begin)
-                time.sleep(0.0005)
-
-    thread = threading.Thread(target=write)
-    thread.start()
+    waits, writer = tmp_path / "waits.json", os.fork()
+    if writer == 0:
+        _write_until_told(store.root, store.run_root, waits)
+    while not waits.exists():
+        time.sleep(0.01)
+    begin = time.time()
     try:
         swept = store.sweep()
     finally:
-        stop.set()
-        thread.join()
+        end = time.time()
+        os.kill(writer, signal.SIGTERM)
+        os.waitpid(writer, 0)
     assert len(swept.layers) == 400
-    assert waits
-    waits.sort()
-    (tmp_path / "waits.json").write_text(json.dumps(waits))
-    counts["longest wait for a sweep, in milliseconds"] = int(1000 * waits[-1])
-    # The promise is 50 ms; a machine that is busy with other things may let a thread wait as long by itself.
-    assert waits[int(len(waits) * 0.95)] < 0.05, waits[-5:]
+    during = sorted(took for at, took in json.loads(waits.read_text()) if begin <= at <= end)
+    assert len(during) > 5
+    counts["longest wait of a writer for a sweep, in milliseconds"] = round(1000 * during[-1])
+    # The promise is 50 ms; a machine that is busy with other things may let a process wait as long by itself.
+    assert during[int(len(during) * 0.9)] < 0.05, during[-5:]
+
+
+def _write_until_told(root: Path, run_root: Path, waits: Path) -> None:
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    found: list[tuple[float, float]] = []
+    try:
+        with Store.open(root, run_root) as store:
+            waits.write_text("[]")
+            while not told:
+                at, begin = time.time(), time.perf_counter()
+                store.database.put_record("test", "key", {"now": at})
+                found.append((at, time.perf_counter() - begin))
+                time.sleep(0.0005)
+        waits.write_text(json.dumps(found))
+    finally:
+        os._exit(0)

@@ -124,6 +124,10 @@ class ImageTables(Connection):
         blobs = self._rows("SELECT digest FROM image_blobs WHERE target = ?", target)
         return {Digest(row["diff_id"]) for row in layers}, {Digest(row["digest"]) for row in blobs}
 
+    def image_blobs(self) -> set[str]:
+        """All blobs that images consist of."""
+        return {row["digest"] for row in self._rows("SELECT DISTINCT digest FROM image_blobs")}
+
     def is_image_blob(self, digest: Digest) -> bool:
         """Whether an image consists of a blob, among others."""
         return self._row("SELECT 1 FROM image_blobs WHERE digest = ?", digest) is not None
