@@ -12,7 +12,7 @@ from typing import Self
 
 from layerfs.errors import InUseError, native_error
 
-__all__ = ["Ingest", "Lock", "boot_id", "disk_usage", "remove_tree", "sync_dir", "write_atomic"]
+__all__ = ["Ingest", "Lock", "boot_id", "disk_usage", "file_sizes", "remove_tree", "sync_dir", "write_atomic"]
 
 _PATIENCE = 100
 """How often a directory that is removed may have got something new in it."""
@@ -246,8 +246,17 @@ def _remove_files(fd: int) -> list[bytes]:
 
 def disk_usage(path: Path) -> int:
     """Bytes that a file or a tree takes on disk, hard links counted once, as ``du`` counts."""
+    return sum(status.st_blocks * 512 for status in _inodes(path))
+
+
+def file_sizes(path: Path) -> int:
+    """Bytes in the files and links of a tree, hard links counted once, whatever they take on disk."""
+    return sum(status.st_size for status in _inodes(path) if not stat.S_ISDIR(status.st_mode))
+
+
+def _inodes(path: Path) -> Iterator[os.stat_result]:
+    """Each inode of a tree once; what vanishes meanwhile is left out."""
     seen: set[tuple[int, int]] = set()
-    total = 0
     pending = [path]
     while pending:
         current = pending.pop()
@@ -263,8 +272,7 @@ def disk_usage(path: Path) -> int:
             if key in seen:
                 continue
             seen.add(key)
-        total += status.st_blocks * 512
-    return total
+        yield status
 
 
 @cache

@@ -41,6 +41,8 @@ from layerfs.reference import Reference, is_id_prefix
 __all__ = ["Image", "ImageStore", "Removal"]
 
 _MAX_DEPTH = 8
+_SHOWN_DIGITS = 12
+_LIST = "layerfs images lists those that are"
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,13 +122,16 @@ class ImageStore:
         return self._load(self._find(text), platform)
 
     def find(self, text: str) -> ImageRow:
-        """The same, without reading the image."""
-        return self._find(text)
+        """The same, without reading the image: to see whether it is here, to send it away or to remove it."""
+        return self._find(text, _LIST)
 
-    def _find(self, text: str) -> ImageRow:
+    def _find(self, text: str, hint: str | None = None) -> ImageRow:
         row = self._by_reference(text) or self._by_id(text)
         if row is None:
-            raise NotFoundError(f"image {text}: not in the store", hint=f"layerfs pull {text}")
+            # No registry is asked for an ID.
+            is_id = is_id_prefix(text) and len(text.removeprefix("sha256:")) >= _SHOWN_DIGITS
+            hint = hint or (_LIST if is_id else f"layerfs pull {text}")
+            raise NotFoundError(f"image {text}: not in the store", hint=hint)
         return row
 
     def _by_reference(self, text: str) -> ImageRow | None:
@@ -343,8 +348,7 @@ class ImageStore:
             row = self._by_reference(text)
             if row is not None:
                 return self._remove_named(text, row, force)
-            row = self._find(text)
-            return self._remove_by_id(text, row, force)
+            return self._remove_by_id(text, self.find(text), force)
 
     def _remove_named(self, text: str, row: ImageRow, force: bool) -> Removals:
         reference = Reference.parse(text, default_tag="latest")

@@ -285,7 +285,7 @@ def test_inspect_of_a_container(layerfs, box):
     assert show("{{.Name}} {{.State.Status}} {{.HostConfig.Memory}}") == "/made created 67108864"
     assert show("{{range .Config.Env}}{{println .}}{{end}}").splitlines()[:2] == ["PATH=/bin", "A=1"]
     assert show("{{.Config.Healthcheck}}|{{.State.Health}}") == "<no value>|<no value>"
-    assert show("{{.SizeRw}}", "-s").isdecimal()
+    assert show("{{.SizeRw}}", "-s") == "0"
     assert "no field 'SizeRw'" in layerfs.error("inspect", "-f", "{{.SizeRw}}", "made", code=2)
     assert layerfs.json("container", "inspect", "made")[0]["Name"] == "/made"
     assert "no such container" in layerfs.process("container", "inspect", "box", code=1).stderr.decode()
@@ -298,3 +298,47 @@ def test_info(layerfs, box):
     facts = layerfs.json("system", "info", "-f", "json")
     assert facts["Images"] == 1
     assert layerfs("info", "--format", "{{.Images}} {{.Containers}}") == "1 0\n"
+
+
+def test_sizes_are_those_of_the_files(layerfs, box):
+    """As docker counts: what is in files, hard links once, not the blocks and directories of a disk."""
+    script = (
+        "mkdir d; echo 12345 >d/a; ln d/a d/b; ln -s abc c; dd if=/dev/zero of=e bs=1 count=1 seek=99999 2>/dev/null"
+    )
+    layerfs("run", "--name", "made", "box", "sh", "-c", script)
+    assert layerfs.json("inspect", "-s", "made")[0]["SizeRw"] == 6 + 3 + 100_000
+    shown = layerfs("ps", "-as", "--format", "{{.Size}}")
+    assert shown.startswith("100kB (virtual ")
+
+
+def test_copying_tells_of_the_container_as_it_was_named(layerfs, box, tmp_path):
+    id = layerfs("create", "--name", "made", "box", "true").strip()
+    for name in ("made", id[:9]):
+        wrong = f"{name}:/nope"
+        for target in (tmp_path, "-"):
+            assert layerfs.error("cp", wrong, target, code=1).startswith(f"layerfs cp: copy {wrong}: ")
+        error = layerfs.error("cp", tmp_path / "nope", f"{name}:/", code=1)
+        assert error.startswith(f"layerfs cp: copy {tmp_path}/nope to {name}:/: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["rmi"], "layerfs images lists those that are"),
+        (["push"], "layerfs images lists those that are"),
+        (["create", "--pull", "never"], "with --pull missing it is pulled"),
+        (["save"], "layerfs pull nothing"),
+        (["history"], "layerfs pull nothing"),
+        (["diff"], "layerfs ps -a and layerfs images list what there is"),
+        (["mount"], "layerfs ps -a and layerfs images list what there is"),
+    ],
+)
+def test_hints_fit_the_verb(layerfs, words, hint):
+    result = layerfs.process(*words, "nothing", code=None)
+    assert f"({hint})" in result.stderr.decode()
+
+
+def test_nobody_is_told_to_pull_an_id(layerfs):
+    assert layerfs.error("history", "0123456789ab", code=1).endswith(
+        "not in the store (layerfs images lists those that are)"
+    )

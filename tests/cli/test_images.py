@@ -102,7 +102,7 @@ def test_tag_and_rmi(layerfs, small):
 def test_rmi_goes_on_behind_what_is_not_there(layerfs, small):
     result = layerfs.process("rmi", "nothing", "small:1", code=1)
     assert result.stdout.startswith(b"Untagged: small:1\nDeleted: ")
-    assert result.stderr == b"layerfs rmi: image nothing: not in the store (layerfs pull nothing)\n"
+    assert result.stderr == b"layerfs rmi: image nothing: not in the store (layerfs images lists those that are)\n"
 
 
 def test_rmi_without_prune_leaves_the_layer_to_prune(layerfs, small):

@@ -246,23 +246,23 @@ class Container(ContainerFacts):
 
     def stat(self, path: str) -> copying.PathStat:
         """What a path in it is; NotFoundError."""
-        return copying.stat_path(self._parts, self.config, path)
+        return copying.stat_path(self._parts, self.config, self._given, path)
 
     def get_archive(self, path: str, *, follow: bool = False) -> Iterator[bytes]:
         """A path in it as a tar stream, in pieces; NotFoundError."""
-        return copying.get_archive(self._parts, self.config, path, follow=follow)
+        return copying.get_archive(self._parts, self.config, self._given, path, follow=follow)
 
     def put_archive(self, path: str, stream: IO[bytes], *, keep_owner: bool = False) -> None:
         """Unpack a tar stream (plain or compressed) into a directory of it."""
-        copying.put_archive(self._parts, self.config, path, stream, keep_owner=keep_owner)
+        copying.put_archive(self._parts, self.config, self._given, path, stream, keep_owner=keep_owner)
 
     def copy_in(self, source: str, path: str, *, keep_owner: bool = False, follow: bool = False) -> None:
         """Copy a file or directory of the host into it, by docker's rules."""
-        copying.copy_in(self._parts, self.config, source, path, keep_owner=keep_owner, follow=follow)
+        copying.copy_in(self._parts, self.config, self._given, source, path, keep_owner=keep_owner, follow=follow)
 
     def copy_out(self, path: str, target: str, *, keep_owner: bool = False, follow: bool = False) -> None:
         """Copy a file or directory of it to the host, by docker's rules."""
-        copying.copy_out(self._parts, self.config, path, target, keep_owner=keep_owner, follow=follow)
+        copying.copy_out(self._parts, self.config, self._given, path, target, keep_owner=keep_owner, follow=follow)
 
     def commit(
         self,

@@ -32,8 +32,9 @@ class PathStat(msgspec.Struct, frozen=True):
     target: str = ""
 
 
-def _what(config: Config, path: str) -> str:
-    return f"copy {config.id[:12]}:{path}"
+def _what(given: str, path: str) -> str:
+    """``given``: the container as its user named it."""
+    return f"copy {given}:{path}"
 
 
 def _base(path: str) -> str:
@@ -48,14 +49,14 @@ def _wants_content(path: str) -> bool:
 # ---- the archive interface ----
 
 
-def stat_path(parts: Parts, config: Config, path: str) -> PathStat:
+def stat_path(parts: Parts, config: Config, given: str, path: str) -> PathStat:
     """What a path is; a link itself. NotFoundError."""
-    with system_errors(_what(config, path)), opened(parts, config, path) as tree:
-        return tree.run(lambda: _stat(tree, config, path))
+    with system_errors(_what(given, path)), opened(parts, config, path) as tree:
+        return tree.run(lambda: _stat(tree, given, path))
 
 
-def _stat(tree: Tree, config: Config, path: str) -> PathStat:
-    with tree.root() as (root, inside), _place(root, inside, config, path, follow=path.endswith("/")) as place:
+def _stat(tree: Tree, given: str, path: str) -> PathStat:
+    with tree.root() as (root, inside), _place(root, inside, given, path, follow=path.endswith("/")) as place:
         assert place.fd is not None
         status = os.fstat(place.fd)
         target = ""
@@ -66,7 +67,7 @@ def _stat(tree: Tree, config: Config, path: str) -> PathStat:
 
 
 @contextmanager
-def _place(root: int, inside: bytes, config: Config, path: str, *, follow: bool) -> Iterator[Place]:
+def _place(root: int, inside: bytes, given: str, path: str, *, follow: bool) -> Iterator[Place]:
     try:
         place = Place(root, inside, follow=follow)
     except (FileNotFoundError, NotADirectoryError):
@@ -74,32 +75,32 @@ def _place(root: int, inside: bytes, config: Config, path: str, *, follow: bool)
     if place is None or place.fd is None:
         if place is not None:
             place.close()
-        raise NotFoundError(f"{_what(config, path)}: no such file in the container")
+        raise NotFoundError(f"{_what(given, path)}: no such file in the container")
     with place:
         yield place
 
 
 def get_archive(
-    parts: Parts, config: Config, path: str, *, follow: bool = False, name: str | None = None
+    parts: Parts, config: Config, given: str, path: str, *, follow: bool = False, name: str | None = None
 ) -> Iterator[bytes]:
     """A path and all below it as a tar stream whose entries begin with its last name, or ``name``.
 
     ``follow``: a link at the end is followed. NotFoundError when it is not there.
     """
-    with system_errors(_what(config, path)), opened(parts, config, path) as tree:
+    with system_errors(_what(given, path)), opened(parts, config, path) as tree:
         live = config.id_map is not None and current(parts, config.id).process is not None
         base = config.id_map[0] if config.id_map and live else 0
-        yield from tree.stream(lambda: _archive(tree, config, path, follow, name, base))
+        yield from tree.stream(lambda: _archive(tree, given, path, follow, name, base))
 
 
-def _archive(tree: Tree, config: Config, path: str, follow: bool, name: str | None, base: int) -> Iterator[bytes]:
+def _archive(tree: Tree, given: str, path: str, follow: bool, name: str | None, base: int) -> Iterator[bytes]:
     """``base``: the number that root has."""
     with tree.root() as (root, inside):
         follow = follow or path.endswith(("/", "/."))
-        with _place(root, inside, config, path, follow=follow) as place:
+        with _place(root, inside, given, path, follow=follow) as place:
             shown = os.fsencode(name if name is not None else _base(path).strip("/") or ".")
             if place.fd is not None and path.endswith("/") and not stat.S_ISDIR(os.fstat(place.fd).st_mode):
-                raise InvalidInputError(f"{_what(config, path)}: not a directory")
+                raise InvalidInputError(f"{_what(given, path)}: not a directory")
             from layerfs.containers.tarout import tar_out  # tarfile: most verbs copy nothing
 
             yield from tar_out(place.parent, place.name, shown, base)
@@ -108,6 +109,7 @@ def _archive(tree: Tree, config: Config, path: str, follow: bool, name: str | No
 def put_archive(
     parts: Parts,
     config: Config,
+    given: str,
     path: str,
     stream: IO[bytes],
     *,
@@ -119,13 +121,13 @@ def put_archive(
 
     def unpack(file: IO[bytes], *, devices: bool) -> None:
         with tree.root() as (root, inside):
-            with _place(root, inside, config, path, follow=True) as place:
+            with _place(root, inside, given, path, follow=True) as place:
                 if place.fd is None or not stat.S_ISDIR(os.fstat(place.fd).st_mode):
-                    raise InvalidInputError(f"{_what(config, path)}: not a directory")
+                    raise InvalidInputError(f"{_what(given, path)}: not a directory")
                 directory = place.path
             tar_in(file, root, directory, keep_owner=keep, owner=(0, 0), devices=devices)
 
-    with system_errors(_what(config, path)), opened(parts, config, path, write=True) as tree:
+    with system_errors(_what(given, path)), opened(parts, config, path, write=True) as tree:
         keep = keep_owner and tree.has_others
         if tree.is_elsewhere:
             pieces = iter(lambda: stream.read(_PIECE), b"")
@@ -138,10 +140,10 @@ def put_archive(
 
 
 def copy_in(
-    parts: Parts, config: Config, source: str, path: str, *, keep_owner: bool = False, follow: bool = False
+    parts: Parts, config: Config, given: str, source: str, path: str, *, keep_owner: bool = False, follow: bool = False
 ) -> None:
     """A file or directory of the host into the container."""
-    what = f"copy {source} to {config.id[:12]}:{path}"
+    what = f"copy {source} to {given}:{path}"
     with system_errors(what), ExitStack() as stack:
         real = os.path.realpath(source) if follow or source.endswith("/") else source.rstrip("/") or "/"
         content = _wants_content(source)
@@ -157,19 +159,19 @@ def copy_in(
         from layerfs.containers.tarout import tar_out  # as above
 
         stream = _Stream(tar_out(parent, os.fsencode(name), os.fsencode(shown)))
-        put_archive(parts, config, directory, io.BufferedReader(stream, 1 << 20), keep_owner=keep_owner)
+        put_archive(parts, config, given, directory, io.BufferedReader(stream, 1 << 20), keep_owner=keep_owner)
 
 
 def copy_out(
-    parts: Parts, config: Config, path: str, target: str, *, keep_owner: bool = False, follow: bool = False
+    parts: Parts, config: Config, given: str, path: str, target: str, *, keep_owner: bool = False, follow: bool = False
 ) -> None:
     """A file or directory of the container to the host."""
-    what = f"copy {config.id[:12]}:{path} to {target}"
+    what = f"copy {given}:{path} to {target}"
     with system_errors(what):
-        status = stat_path(parts, config, path)
+        status = stat_path(parts, config, given, path)
         content = _wants_content(path)
         if status.target and (follow or content):
-            path, status = status.target, stat_path(parts, config, status.target)
+            path, status = status.target, stat_path(parts, config, given, status.target)
         is_dir = stat.S_ISDIR(status.mode)
         kind = "dir" if os.path.isdir(target) else "file" if os.path.lexists(target) else "none"
         directory, shown = _target(kind, target, _base(path).strip("/") or ".", is_dir, content, what)
@@ -177,7 +179,7 @@ def copy_out(
             raise NotFoundError(f"{what}: the host has no directory {directory}")
         fd = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            stream = io.BufferedReader(_Stream(get_archive(parts, config, path, name=shown)), 1 << 20)
+            stream = io.BufferedReader(_Stream(get_archive(parts, config, given, path, name=shown)), 1 << 20)
             owner = (os.geteuid(), os.getegid())
             from layerfs.containers.tarin import tar_in  # as above
 

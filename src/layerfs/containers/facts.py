@@ -11,7 +11,7 @@ from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State, Status
 from layerfs.digest import Digest
 from layerfs.errors import NotFoundError
-from layerfs.fsutil import disk_usage
+from layerfs.fsutil import file_sizes
 from layerfs.late import LateModule
 from layerfs.metadata import ContainerRow
 
@@ -26,8 +26,10 @@ __all__ = ["ContainerFacts"]
 class ContainerFacts:
     """What a container is, and how it is; ``refresh`` looks again."""
 
-    def __init__(self, parts: Parts, row: ContainerRow) -> None:
+    def __init__(self, parts: Parts, row: ContainerRow, given: str = "") -> None:
+        """``given``: as its user named it, by name or ID."""
         self._parts = parts
+        self._given = given or row.name
         self._row = row
         self._state = live_state(parts, row.id, parts.state(row))[0]
 
@@ -119,8 +121,8 @@ class ContainerFacts:
         return self._parts.directory(self.id)
 
     def size(self) -> tuple[int, int]:
-        """Bytes of its changes on disk, and of all files that it sees (changes, and its layers' tars)."""
-        changes = disk_usage(self._parts.snapshots.upper(self.id))
+        """Bytes in the files that it changed, and in all that it sees (those, and its layers' tars)."""
+        changes = file_sizes(self._parts.snapshots.upper(self.id))
         return changes, changes + sum(self._parts.layers.get(diff_id).size for diff_id in self.config.diff_ids)
 
     def inspect(self) -> dict[str, object]:

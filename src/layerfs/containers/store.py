@@ -148,7 +148,7 @@ class ContainerStore:
     def get(self, text: str) -> Container:
         """A container by name, ID or the beginning of its ID; NotFoundError."""
         row = self._parts.database.container(text.removeprefix("/"))
-        return Container(self._parts, row).refresh()
+        return Container(self._parts, row, text).refresh()
 
     def list(self) -> Containers:
         """All containers, the newest first."""

@@ -78,4 +78,6 @@ def _stack(parts: Parts, text: str) -> Sequence[Digest]:
     try:
         return parts.images.get(text).diff_ids
     except NotFoundError:
-        raise NotFoundError(f"{text}: no such container, image or layer", hint=f"layerfs pull {text}") from None
+        raise NotFoundError(
+            f"{text}: no such container, image or layer", hint="layerfs ps -a and layerfs images list what there is"
+        ) from None

@@ -99,7 +99,9 @@ def _image(parts: Parts, text: str) -> Image:
     try:
         return parts.images.get(text)
     except NotFoundError:
-        raise NotFoundError(f"mount {text}: no such container or image", hint=f"layerfs pull {text}") from None
+        raise NotFoundError(
+            f"mount {text}: no such container or image", hint="layerfs ps -a and layerfs images list what there is"
+        ) from None
 
 
 def unmount(parts: Parts, text: str | None = None, *, force: bool = False) -> list[str]:
