@@ -217,3 +217,23 @@ def test_names():
             check_name(name)
     for attempt in range(50):
         assert check_name(generate_name(attempt))
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        ([], (100 << 20, 10)),
+        (["max-size=1m"], (1 << 20, 1)),
+        (["max-size=1m", "max-file=3"], (1 << 20, 3)),
+        (["max-file=2"], (100 << 20, 2)),
+        (["max-size=-1"], (0, 1)),
+    ],
+)
+def test_a_log_has_an_end_unless_told_otherwise(given, limits):
+    assert make(log_opt=given).log_limits == limits
+
+
+@pytest.mark.parametrize("wrong", ["max-file=0", "max-file=-1", "max-file=x", "max-size=x", "max-size=-2"])
+def test_limits_of_logs_that_are_none(wrong):
+    with pytest.raises(InvalidInputError, match="--log-opt"):
+        make(log_opt=[wrong])

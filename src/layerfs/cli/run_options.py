@@ -31,7 +31,7 @@ _PROCESS = (
     one("--health-timeout", help="Time that a check may take", metavar="duration"),
     flag("--no-healthcheck", help="Do not check its health, whatever the image says"),
     one("--log-driver", help="json-file, or none", metavar="driver"),
-    many("--log-opt", help="An option of the log, as max-size", metavar="NAME=VALUE"),
+    many("--log-opt", help="max-size (100m; -1: no end) and max-file (10) of the log", metavar="NAME=VALUE"),
 )
 _PLACE = (
     many("--add-host", help="Add a line to /etc/hosts", metavar="name:address"),

@@ -98,7 +98,10 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ("max-size", "max-file"):
             raise UnsupportedError(f"option --log-opt {name}: not offered")
     if "max-size" in logs:
-        logs["max-size"] = str(_values.parse_size(logs["max-size"], "option --log-opt max-size"))
+        unlimited = logs["max-size"] == "-1"
+        logs["max-size"] = "0" if unlimited else str(_values.parse_size(logs["max-size"], "option --log-opt max-size"))
+    if not re.fullmatch(r"[1-9]\d{0,5}", logs.get("max-file", "1")):
+        raise InvalidInputError(f"option --log-opt max-file {logs['max-file']!r}: not a number of files, 1 or more")
     if given.get("log_driver") == "none":
         logs["driver"] = "none"
     fields["log_options"] = logs

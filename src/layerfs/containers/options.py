@@ -10,6 +10,9 @@ import msgspec
 
 __all__ = ["CreateOptions", "Device", "Health", "MountOption", "Restart", "Ulimit"]
 
+_LOG_SIZE = 100 << 20
+_LOG_FILES = 10
+
 
 class MountOption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One mount: a path of the host, a volume (source None: an anonymous one), a tmpfs, or an image's tree."""
@@ -120,3 +123,11 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     cgroup_parent: str | None = None
     oom_score_adj: int | None = None
     log_options: dict[str, str] = {}
+
+    @property
+    def log_limits(self) -> tuple[int, int]:
+        """Bytes at which the log begins a new file (0: never), and how many files are kept. A log that nobody limited
+        has an end too, because it lies on the disk of the store."""
+        if "max-size" in self.log_options:
+            return int(self.log_options["max-size"]), int(self.log_options.get("max-file", 1))
+        return _LOG_SIZE, int(self.log_options.get("max-file", _LOG_FILES))

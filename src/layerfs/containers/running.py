@@ -63,12 +63,10 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
 
 def _tap(parts: Parts, config: Config, stack: ExitStack) -> Callable[[str, bytes], None] | None:
     """What writes the container's log; none where its user wants none."""
-    options = config.options.log_options
-    if options.get("driver") == "none":
+    if config.options.log_options.get("driver") == "none":
         return None
     with system_errors(f"write the log of container {config.id[:12]}"):
-        size, files = int(options.get("max-size", 0)), int(options.get("max-file", 1))
-        return stack.enter_context(LogWriter(parts.directory(config.id), size, files)).write
+        return stack.enter_context(LogWriter(parts.directory(config.id), *config.options.log_limits)).write
 
 
 def _ended(state: State, code: int, error: str = "") -> State:
