@@ -22,7 +22,7 @@ demo: apt-demo $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: apt-test $(VENV)/installed check
-	$(BIN)/python -m pytest -q $(PYTEST)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not proof" $(PYTEST)
 
 proof: apt-test $(VENV)/installed
 	@sh .ci/apt.sh clang libclang-rt-14-dev

@@ -234,7 +234,7 @@ def place(tmp_path: Path):
     subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(400)
 def test_sixteen_processes(place: Path, counts: Counter[str]) -> None:
     work_together(place, 120, 16, 1, counts)

@@ -47,7 +47,7 @@ def killed_at_each(world: World, name: str, counts: Counter[str], step: int, *, 
     return problems
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_at_each_call(world: World, name: str, counts: Counter[str]) -> None:
     assert killed_at_each(world, name, counts, 1) == []

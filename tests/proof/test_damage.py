@@ -151,7 +151,7 @@ def _refused(store: Store, diff_id: Digest, needed: dict[str, tuple[Digest, ...]
                 store.containers.create(create_options(name, ["true"], {}))
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_any_bit_of_layers_and_blobs(world: World, counts: Counter[str]) -> None:
     assert flips(world, counts, 1000, 1) == []
 
@@ -235,7 +235,7 @@ def _first_difference(path: Path, before: list[set[tuple[object, ...]]]) -> obje
     return [sorted(a ^ b, key=str)[:2] for a, b in zip(now or [], before, strict=False) if a != b]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_any_bit_of_the_database(world: World, counts: Counter[str]) -> None:
     assert database_flips(world, counts, 600, 3) == []
 

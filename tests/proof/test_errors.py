@@ -64,13 +64,13 @@ def _check_told(result: tracer.Result, action: tracer.Action) -> None:
     assert action != tracer.SHORT, f"a short write is no error: {result.err}"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_errors_at_each_call(world: World, name: str, counts: Counter[str]) -> None:
     assert failed_at_each(world, name, counts, 1, ERRORS) == []
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_short_writes(world: World, name: str, counts: Counter[str]) -> None:
     assert failed_at_each(world, name, counts, 1, (tracer.SHORT,)) == []

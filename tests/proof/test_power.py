@@ -116,7 +116,7 @@ def test_the_disk_forgets_what_was_not_synced(tmp_path: Path) -> None:
     disk.close()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("name", DURABLE)
 def test_the_power_goes(world: World, name: str, counts: Counter[str]) -> None:
     assert lost_at_each_sync(world, name, counts, 6, 3) == []
