@@ -25,7 +25,10 @@ def _outside(host: Host) -> str:
 
 # name: (members, given where the host's directory is; what comes of it: "refused", or the paths of the layer)
 ARCHIVES = {
-    "CVE-2014-6407": (lambda out: tar.symlink("l", out) + tar.hardlink("h", "l/victim") + tar.file("h", b"x"), "refused"),
+    "CVE-2014-6407": (
+        lambda out: tar.symlink("l", out) + tar.hardlink("h", "l/victim") + tar.file("h", b"x"),
+        "refused",
+    ),
     "CVE-2014-9356": (lambda out: tar.symlink("w", out) + tar.file("w/victim", b"x"), "refused"),
     "CVE-2021-32760": (lambda out: tar.symlink("f", f"{out}/victim", mode=0o777), ["f"]),
     "CVE-2021-41089": (lambda out: tar.symlink("d", out) + tar.directory("d/etc", mode=0o777), "refused"),
@@ -34,20 +37,28 @@ ARCHIVES = {
     "CVE-2007-4559": (lambda out: tar.file(f"{UP}{out}/victim", b"x"), "refused"),
     "CVE-2024-12718": (lambda out: tar.symlink("x", f"{UP}{out}") + tar.directory("x/etc", mode=0o7777), "refused"),
     "CVE-2025-4138": (
-        lambda out: b"".join(
-            tar.directory("/".join(["d" * 200] * n)) for n in range(1, 22)
-        ) + tar.symlink("deep", "/".join(["d" * 200] * 21) + UP + out) + tar.file("deep/victim", b"x"),
+        lambda out: (
+            b"".join(tar.directory("/".join(["d" * 200] * n)) for n in range(1, 22))
+            + tar.symlink("deep", "/".join(["d" * 200] * 21) + UP + out)
+            + tar.file("deep/victim", b"x")
+        ),
         "refused",
     ),
     "CVE-2025-4330": (lambda out: tar.symlink("l", f"{out}/victim") + tar.hardlink("h", "l"), ["l", "h"]),
     "CVE-2025-4435": (lambda out: tar.file(f"../{out}/victim", b"x"), "refused"),
     "CVE-2025-4517": (
-        lambda out: tar.directory("a") + tar.symlink("a/b", "..") + tar.symlink("a/b/c", f"..{out}") + tar.file("c/victim"),
+        lambda out: (
+            tar.directory("a") + tar.symlink("a/b", "..") + tar.symlink("a/b/c", f"..{out}") + tar.file("c/victim")
+        ),
         "refused",
     ),
     "go-archive-2026-up": (
-        lambda out: tar.directory("inner") + tar.symlink("inner/go_up", "..") + tar.symlink("inner/go_up/e", "../victim")
-        + tar.file("inner/go_up/e/x", b"x"),
+        lambda out: (
+            tar.directory("inner")
+            + tar.symlink("inner/go_up", "..")
+            + tar.symlink("inner/go_up/e", "../victim")
+            + tar.file("inner/go_up/e/x", b"x")
+        ),
         "refused",
     ),
     "go-archive-2026-dotdot": (lambda out: tar.file("..", b"x"), "refused"),

@@ -48,7 +48,9 @@ def test_cve_2021_41190_a_document_is_one_thing(host: Host) -> None:
     assert host("images", "-q").out == ""
 
 
-@pytest.mark.parametrize("digest", ["sha256:../../outside/victim", "", "sha256:" + "g" * 64, "sha256:" + "A" * 64, "md5:" + "0" * 32])
+@pytest.mark.parametrize(
+    "digest", ["sha256:../../outside/victim", "", "sha256:" + "g" * 64, "sha256:" + "A" * 64, "md5:" + "0" * 32]
+)
 def test_cve_2024_3727_digests_are_digests(host: Host, digest: str) -> None:
     image = make_image((100,))
     document = json.loads(image.manifest)
@@ -113,7 +115,10 @@ def test_cve_2014_8178_a_layer_is_what_the_configuration_says(host: Host) -> Non
 
 def test_cve_2025_62725_annotations_name_no_files(host: Host) -> None:
     data = b"payload"
-    title = {"org.opencontainers.image.title": f"../../../../..{host.outside}/victim", "com.docker.compose.file": "../x"}
+    title = {
+        "org.opencontainers.image.title": f"../../../../..{host.outside}/victim",
+        "com.docker.compose.file": "../x",
+    }
     layer = descriptor(data, "application/vnd.example.file", annotations=title)
     config = b"{}"
     manifest = {
@@ -219,7 +224,13 @@ def test_cve_2026_53488_labels_control_nothing(host: Host) -> None:
     program = host.place / "logger"
     program.write_text(f"#!/bin/sh\necho x > {host.place}/executed\n")
     program.chmod(0o755)
-    labels = ["containerd.io/restart.logpath", "nerdctl/log-uri", "io.containerd.image.log", "layerfs.log", "run.oci.handler"]
+    labels = [
+        "containerd.io/restart.logpath",
+        "nerdctl/log-uri",
+        "io.containerd.image.log",
+        "layerfs.log",
+        "run.oci.handler",
+    ]
     box(host, changes=tuple(f"LABEL {label}=binary://{program}" for label in labels))
     ran(host, "true")
     assert not (host.place / "executed").exists()
@@ -245,7 +256,9 @@ def test_cve_2024_21626_no_descriptor_of_the_host_is_a_working_directory(host: H
 
 
 @needs_busybox
-@pytest.mark.parametrize(("user", "groups"), [("bob", "1000 29"), ("1000", "1000 29"), ("4321", "0"), ("bob:audio", "29")])
+@pytest.mark.parametrize(
+    ("user", "groups"), [("bob", "1000 29"), ("1000", "1000 29"), ("4321", "0"), ("bob:audio", "29")]
+)
 def test_cve_2022_36109_supplementary_groups(host: Host, user: str, groups: str) -> None:
     """CVE-2022-36109, CVE-2022-2989, CVE-2022-2990, CVE-2023-25173: those of the image's /etc/group, none of ours."""
     box(host)

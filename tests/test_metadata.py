@@ -127,7 +127,7 @@ def test_a_store_of_the_future_and_a_damaged_one_are_refused(tmp_path: Path) -> 
     with pytest.raises(UnsupportedError, match="version 99"):
         Database(tmp_path / "new.db")
     (tmp_path / "bad.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
-    with pytest.raises(IntegrityError, match="bad.db"):
+    with pytest.raises(IntegrityError, match=r"bad\.db"):
         Database(tmp_path / "bad.db")
 
 

@@ -48,9 +48,7 @@ def test_what_is_yielded_and_returned():
 
 def test_what_is_fed():
     assert inside(lambda file: len(file.read()), feed=[b"x" * 100_000] * 50) == 5_000_000
-    assert (
-        inside(lambda file: file.read(3), feed=(b"y" * 70_000 for _ in range(1000))) == b"yyy"
-    )
+    assert inside(lambda file: file.read(3), feed=(b"y" * 70_000 for _ in range(1000))) == b"yyy"
 
 
 @pytest.mark.parametrize(

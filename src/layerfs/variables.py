@@ -15,9 +15,7 @@ __all__ = ["expand", "split_words"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
 _WORDS = {
-    escape: re.compile(
-        r"""(?:[^\s"'E]|E.|"(?:[^"E]|E.)*"?|'[^']*'?|E$)+""".replace("E", re.escape(escape)), re.DOTALL
-    )
+    escape: re.compile(r"""(?:[^\s"'E]|E.|"(?:[^"E]|E.)*"?|'[^']*'?|E$)+""".replace("E", re.escape(escape)), re.DOTALL)
     for escape in "\\`"
 }
 _DEPTH = 50

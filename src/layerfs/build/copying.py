@@ -275,9 +275,7 @@ def make_directory(view: View, path: str, flags: CopyFlags) -> list[Placed]:
     return layout.finished()
 
 
-def write_layer(
-    layers: LayerStore, placed: Iterable[Placed], protect: Callable[[Iterable[Digest]], None]
-) -> Layer:
+def write_layer(layers: LayerStore, placed: Iterable[Placed], protect: Callable[[Iterable[Digest]], None]) -> Layer:
     """The members as a layer, which ``protect`` (of a lease) is told before it appears.
 
     BuildError when a file is not as it was looked at.

@@ -48,9 +48,7 @@ def encode(value: str | bytes) -> bytes:
 class Handle:
     """Owns a C handle: freed by ``close`` or at the end of a ``with``."""
 
-    def __init__(
-        self, type_name: str, free: Callable[[Any], None], opener: Callable[[Any, Any], int]
-    ) -> None:
+    def __init__(self, type_name: str, free: Callable[[Any], None], opener: Callable[[Any, Any], int]) -> None:
         self._handle: Any = None
         self._free = free
         self._error = new_error()

@@ -40,9 +40,7 @@ class Reader(Handle):
     """Names, attributes and contents of an EROFS layer file, with no mount. Inodes are named by nid."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__(
-            "lfs_reader", lib.lfs_reader_free, lambda out, error: lib.lfs_reader_open(fd, out, error)
-        )
+        super().__init__("lfs_reader", lib.lfs_reader_free, lambda out, error: lib.lfs_reader_open(fd, out, error))
         self.root: int = lib.lfs_reader_root(self._handle)
 
     def lookup(self, nid: int, name: bytes) -> int | None:
