@@ -157,7 +157,8 @@ class LayerStore:
 
     def open_tar(self, diff_id: Digest) -> TarReader:
         """The exact tar again, for a ``with``."""
-        return tarout.TarReader(self.open(diff_id), f"read layer {diff_id}")
+        reader = tarout.TarReader if self.chown else tarout.OwnTarReader
+        return reader(self.open(diff_id), f"read layer {diff_id}")
 
     def damaged(self) -> Sequence[tuple[Path, int]]:
         """What was put away: (path, bytes on disk)."""

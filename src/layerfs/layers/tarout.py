@@ -1,15 +1,18 @@
 """The exact tar of a layer, made again from the layer and its rest while it is read."""
 
+import errno
 import os
+from collections.abc import Iterator
 from typing import Self
 
 import lz4.frame
 
-from layerfs.errors import IntegrityError
+from layerfs.errors import IntegrityError, NativeError
 from layerfs.layers.formats import PIECE, OpenLayer
 from layerfs.native import Repacker
+from layerfs.userns import Stream
 
-__all__ = ["TarReader"]
+__all__ = ["OwnTarReader", "TarReader"]
 
 
 class TarReader:
@@ -81,3 +84,37 @@ class TarReader:
             if plain:
                 return plain
         return b""
+
+
+class OwnTarReader(TarReader):
+    """The same without privilege: files that their mode keeps even their owner from are read in a user namespace."""
+
+    _stream: Stream | None = None
+    _data = b""
+
+    def read(self, size: int = PIECE) -> bytes:
+        """At most ``size`` bytes; empty at the end."""
+        if self._stream is None:
+            try:
+                return super().read(size)
+            except NativeError as exc:
+                if exc.errno != errno.EACCES:
+                    raise
+            self._stream = Stream(self._from_here)
+        if not self._data:
+            self._data = self._stream.read()
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+    def _from_here(self) -> Iterator[bytes]:
+        """All of the tar that has not been read yet, made from its beginning."""
+        done = self.size - self._left
+        with TarReader(self._layer, self._what) as reader:
+            while piece := reader.read(PIECE):
+                yield piece[done:]
+                done = max(0, done - len(piece))
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        super().__exit__()
