@@ -75,3 +75,10 @@ def test_a_list_loads_what_it_shows_and_no_more(verb: str, tmp_path: Path) -> No
     else:
         assert found & LISTS == set()
         assert "hashlib" not in found  # there are no images to be verified
+
+
+def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
+    words = ["logout", "--authfile", str(tmp_path / "auth.json"), "localhost:1"]
+    found = loaded(tmp_path, *words)
+    assert "msgspec" in found
+    assert found & {"typing_extensions", "tomllib"} == set()

@@ -15,12 +15,14 @@ from importlib import import_module
 
 from layerfs.cli.commands import GROUPS, VERBS, Entry
 from layerfs.cli.context import Context
+from layerfs.cli.lean import import_msgspec
 from layerfs.cli.options import Command, flag, helped, one
 from layerfs.errors import InvalidInputError, LayerfsError, native_error
 
 __all__ = ["main"]
 
 _RUN_FAMILY = frozenset({"create", "exec", "run", "start"})
+_WITHOUT_STORE = frozenset({"completion", "version"})
 _BROKEN_PIPE = 141
 _INTERRUPTED = 130
 
@@ -116,6 +118,8 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
     if args is None:
         sys.stdout.write(helped(f"layerfs {title}", entry.summary, command))
         return 0
+    if entry.module not in _WITHOUT_STORE:
+        import_msgspec()
     return module.run(args, context) or 0
 
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerfs.cli.lean import import_msgspec
 from layerfs.errors import InvalidInputError, LayerfsError
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ class Context:
     def store(self) -> Store:
         """The store, opened at first use and closed when the command ends."""
         if self._store is None:
-            import_msgspec()
             if threading.current_thread() is threading.main_thread():
                 _end_in_order()
             from layerfs.store import Store  # verbs without a store start faster

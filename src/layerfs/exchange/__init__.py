@@ -6,18 +6,31 @@ remote   what needs no store: log in and out, tags, manifests, copies between re
 parts    what these operations need of a store
 """
 
-from layerfs.exchange.parts import StoreParts
-from layerfs.exchange.pulling import Pulled, pull, pull_all_tags
-from layerfs.exchange.pushing import Pushed, push
-from layerfs.exchange.remote import (
-    Inspected,
-    LoggedOut,
-    copy_image,
-    inspect_manifest,
-    list_tags,
-    log_in,
-    log_out,
-)
+from typing import TYPE_CHECKING
+
+from layerfs.late import late_names
+
+if TYPE_CHECKING:
+    from layerfs.exchange.parts import StoreParts
+    from layerfs.exchange.pulling import Pulled, pull, pull_all_tags
+    from layerfs.exchange.pushing import Pushed, push
+    from layerfs.exchange.remote import (
+        Inspected,
+        LoggedOut,
+        copy_image,
+        inspect_manifest,
+        list_tags,
+        log_in,
+        log_out,
+    )
+else:
+    __getattr__ = late_names(
+        __name__,
+        parts="StoreParts",
+        pulling="Pulled pull pull_all_tags",
+        pushing="Pushed push",
+        remote="Inspected LoggedOut copy_image inspect_manifest list_tags log_in log_out",
+    )
 
 __all__ = [
     "Inspected",

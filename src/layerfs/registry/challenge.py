@@ -6,7 +6,6 @@ Sources: RFC 9110 (11.6.1, 10.2.3), RFC 8288, RFC 7234 5.5, distribution-spec ("
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -69,6 +68,8 @@ def retry_after(header: str | None) -> float | None:
     if (seconds := re.fullmatch(r"\s*(\d{1,9})\s*", header, re.ASCII)) is not None:
         return float(seconds[1])
     try:
+        from email.utils import parsedate_to_datetime  # seldom needed, and takes 5 ms to load
+
         when = parsedate_to_datetime(header)
     except (ValueError, TypeError, OverflowError):
         return None

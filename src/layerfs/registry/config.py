@@ -18,7 +18,6 @@ Certificates lie where docker and podman look for them: ``certs.d/HOST[:PORT]/``
 
 import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -179,6 +178,8 @@ def _parse(text: bytes, path: str) -> tuple[Rule, ...]:
     try:
         if len(text) > _CONFIG_SIZE:
             raise ValueError("it is too large")
+        import tomllib  # most hosts have no such file
+
         document: dict[str, Any] = tomllib.loads(text.decode())
         rules = msgspec.convert(document, _File).registry
         for rule in rules:
