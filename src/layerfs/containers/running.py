@@ -158,6 +158,7 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
             with suppress(NativeError):
                 parts.snapshots.detach(Path(mounted), lazy=True)
             parts.snapshots.release(id)
+        _release_stale(parts, id)  # the claim of a run that could not give it back
         parts.snapshots.remove(id)
     if volumes:
         for name in anonymous:
