@@ -61,6 +61,11 @@ class Layerfs:
 def layerfs(tmp_path):
     command = Layerfs(tmp_path)
     yield command
+    # What still runs is ended, whatever the test did to the store, and its control groups go with it.
+    ids = [path.name for path in (tmp_path / "root/containers").glob("*")]
+    if ids:
+        words = [sys.executable, "-m", "layerfs", "rm", "-f", "-v", *ids]
+        subprocess.run(words, env=command.environment, capture_output=True, timeout=120, check=False)
     # Layers stay mounted for the next command; the test takes them down.
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in reversed(mounts):
