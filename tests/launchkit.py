@@ -151,6 +151,14 @@ def run_in(pidfd: int, script: str, **options: object) -> Ended:
     return Ended(status, out, err)
 
 
+def children() -> set[int]:
+    """The processes that are this one's children, zombies among them, to compare before and after."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        found.update(map(int, path.read_text().split()))
+    return found
+
+
 def descriptors() -> Sequence[str]:
     """What this process has open, to compare before and after."""
     found = []

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from launchkit import children
 
 from layerfs.errors import LayerfsError, NativeError, NotFoundError
 from layerfs.userns import Maps, Stream, in_userns
@@ -20,11 +21,10 @@ def inside(work, **keywords):
 
 @pytest.fixture(autouse=True)
 def nothing_stays():
-    fds = set(os.listdir("/proc/self/fd"))
+    fds, processes = set(os.listdir("/proc/self/fd")), children()
     yield
     assert len(set(os.listdir("/proc/self/fd"))) == len(fds)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == processes
 
 
 def test_the_numbers_are_those_asked_for():

@@ -222,7 +222,7 @@ def commit_image(
     and layers, and ``layer`` is then all there is.
     """
     options.check()
-    name = _new_name(reference)
+    name = str(Reference.parse_new(reference)) if reference is not None else None
     base = json.loads(parent.config_bytes) if parent is not None else None
     if squashed:
         base, stack = _without_layers(base), ()
@@ -257,15 +257,6 @@ def layer_descriptors(
     """
     described = [_described(layers, parent, diff_id, number) for number, diff_id in enumerate(stack)]
     return [_converted(entry, docker) for entry in described]
-
-
-def _new_name(reference: str | None) -> str | None:
-    if reference is None:
-        return None
-    parsed = Reference.parse(reference, default_tag="latest")
-    if parsed.digest is not None:
-        raise InvalidInputError(f"reference {reference!r}: a new image cannot be named by a digest")
-    return str(parsed)
 
 
 def _without_layers(base: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -56,6 +56,14 @@ class Reference(msgspec.Struct, frozen=True):
             tag = default_tag
         return cls(registry, repository, tag, digest)
 
+    @classmethod
+    def parse_new(cls, text: str) -> Self:
+        """Read the name that an image is to be given, tag ``latest`` by default; a digest cannot be chosen."""
+        reference = cls.parse(text, default_tag="latest")
+        if reference.digest is not None:
+            raise _invalid(text, "a new image cannot be named by a digest")
+        return reference
+
     @property
     def name(self) -> str:
         """Registry and repository."""

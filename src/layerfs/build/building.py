@@ -114,13 +114,7 @@ def _build(session: Session, tags: list[str]) -> BuildResult:
 
 
 def _tags(options: BuildOptions) -> list[str]:
-    found = []
-    for tag in options.tags:
-        parsed = Reference.parse(tag, default_tag="latest")
-        if parsed.digest is not None:
-            raise InvalidInputError(f"tag {tag!r}: a new image cannot be named by a digest")
-        found.append(str(parsed))
-    return found
+    return [str(Reference.parse_new(tag)) for tag in options.tags]
 
 
 def _given(options: BuildOptions, environment: Mapping[str, str]) -> dict[str, str]:

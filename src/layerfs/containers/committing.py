@@ -26,6 +26,7 @@ from layerfs.images import Image
 from layerfs.leases import Lease
 from layerfs.native import Differ, DiffStats
 from layerfs.oci import Platform
+from layerfs.reference import Reference
 from layerfs.userns import Stream
 
 __all__ = ["Committed", "commit_container"]
@@ -54,6 +55,8 @@ def commit_container(
     ``stack``: the layer has only what came after the last commit of that kind, and lies on its layer.
     """
     options.check()
+    if reference is not None:
+        Reference.parse_new(reference)
     if squash and stack:
         raise InvalidInputError("commit: --squash and --stack exclude each other")
     state = parts.state(parts.database.container(config.id))

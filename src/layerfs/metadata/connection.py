@@ -66,9 +66,9 @@ class Connection:
         try:
             self._migrate()
         except LayerfsError:
+            self.close()
             if not reserve.give_up():
                 raise
-            self.close()
             self._migrate()
         reserve.keep()
 

@@ -54,7 +54,7 @@ def import_image(
     limits: Limits | None = None,
 ) -> Image:
     """An image of one layer from a root file system: a tar in any compression, or a directory."""
-    name = _new_name(reference)
+    name = str(Reference.parse_new(reference)) if reference is not None else None
     platform = platform or Platform.host()
     created = timestamp()
     limits = limits or Limits()
@@ -83,15 +83,6 @@ def import_image(
 def _imported_from(source: Path | str | BinaryIO) -> str:
     text = str(source) if isinstance(source, str | Path) else "-"
     return f"Imported from {os.fsencode(text).decode('utf-8', 'replace')}"  # a file's name may be any bytes
-
-
-def _new_name(reference: str | None) -> str | None:
-    if reference is None:
-        return None
-    parsed = Reference.parse(reference, default_tag="latest")
-    if parsed.digest is not None:
-        raise InvalidInputError(f"reference {reference!r}: a new image cannot be named by a digest")
-    return str(parsed)
 
 
 def load(

@@ -1,6 +1,7 @@
 """Where a store lies, and how it is made and opened (docs/storage.md)."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ _DIRECTORIES = (
     "layers/sha256", "layers/sha512", "snapshots", "containers", "volumes", "ingest",
 )  # fmt: skip
 _USE = "lock-store"
+_USE_SECONDS = 3.0
+"""How long a command is waited for: what a container that ended leaves to do takes less."""
 _RUN_DIRECTORIES = ("layers", "mounts", "containers")
 
 
@@ -98,11 +101,18 @@ def layers_directory(places: Places, database: Database) -> Path:
 
 @contextmanager
 def exclusive(places: Places, what: str) -> Iterator[None]:
-    """Nobody else has the store open meanwhile; InUseError when somebody has."""
-    try:
-        lock = Lock(places.ingest / _USE, blocking=False).acquire()
-    except InUseError:
-        raise InUseError(f"{what}: another command works with the store", hint="wait until it has ended") from None
+    """Nobody else has the store open meanwhile; InUseError when somebody has for some seconds."""
+    deadline = time.monotonic() + _USE_SECONDS
+    while True:
+        try:
+            lock = Lock(places.ingest / _USE, blocking=False).acquire()
+            break
+        except InUseError:
+            if time.monotonic() > deadline:
+                raise InUseError(
+                    f"{what}: another command works with the store", hint="wait until it has ended"
+                ) from None
+            time.sleep(0.05)
     try:
         yield
     finally:
@@ -166,6 +176,6 @@ def _create(places: Places, layer_format: str) -> None:
 
 
 def _remove_new(places: Places, suffixes: tuple[str, ...]) -> None:
-    for suffix in suffixes:
+    for name in ("reserve", *(f"new.db{suffix}" for suffix in suffixes)):
         with suppress(FileNotFoundError):
-            os.unlink(places.root / "ingest" / f"new.db{suffix}")
+            os.unlink(places.root / "ingest" / name)
