@@ -38,3 +38,14 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     for mount in reversed(mounts):
         subprocess.run(["umount", "-l", mount], check=False)
     assert not mounts + loops, f"left behind by the tests: {mounts + loops}"
+
+
+@pytest.fixture(autouse=True)
+def the_process_as_it_was() -> Iterator[None]:
+    """Tests share a process: variables and the working directory that one sets are none of the next one's."""
+    variables, directory = dict(os.environ), os.getcwd()
+    yield
+    if os.environ != variables:
+        os.environ.clear()
+        os.environ.update(variables)
+    os.chdir(directory)

@@ -1,6 +1,7 @@
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_threads_write_at_once(database: Database) -> None:
 
 
 def test_a_store_of_the_future_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "new.db") as db:
+    with closing(sqlite3.connect(tmp_path / "new.db")) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(UnsupportedError, match="version 99"):
         Database(tmp_path / "new.db")
