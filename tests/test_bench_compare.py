@@ -27,7 +27,11 @@ NEEDED = ("unshare", "setpriv", "mkfs.ext4", "busybox")
 
 def start(place: Path, *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "bench.compare", "--tiny", "--cache", str(place), "--results", f"{place}/results"]
-    return subprocess.Popen([*command, *more], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # What other tests have set for their stores and registries is not for the tools measured here.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LAYERFS_", "REGISTRY_"))}
+    return subprocess.Popen(
+        [*command, *more], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def left_behind(place: Path) -> list[str]:
