@@ -57,7 +57,8 @@ def timestamp(now: float | None = None) -> str:
     except (ValueError, OverflowError, OSError):
         raise InvalidInputError(f"SOURCE_DATE_EPOCH {epoch!r}: not a time in seconds") from None
     when = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Go's tools write no zeros at the end of a fraction; with them, a config that skopeo converts gets another digest.
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".") + "Z"
 
 
 def new_config(
