@@ -23,10 +23,14 @@ _BAD = "bad"
 
 
 class ContentStore:
-    """Blobs below ``root``; ``ingest`` lies on the same file system. Safe for any number of processes."""
+    """Blobs below ``root``; ``ingest`` lies on the same file system. Safe for any number of processes.
 
-    def __init__(self, root: Path, ingest: Path) -> None:
+    With ``sync`` a blob that has appeared is on the disk.
+    """
+
+    def __init__(self, root: Path, ingest: Path, *, sync: bool = True) -> None:
         self.root = root
+        self.sync = sync
         self._ingest = ingest
 
     def path(self, digest: Digest) -> Path:
@@ -234,9 +238,11 @@ class BlobWriter:
         target = self._store.path(self.digest)
         try:
             os.fchmod(self._fd, 0o444)
-            os.fdatasync(self._fd)
+            if self._store.sync:
+                os.fdatasync(self._fd)
             os.rename(self._path, target)
-            sync_dir(target.parent)
+            if self._store.sync:
+                sync_dir(target.parent)
         except OSError as exc:
             raise native_error(exc, f"write blob {self.digest}") from exc
         self._close()

@@ -194,8 +194,9 @@ class OciLayoutSink:
     Blobs appear whole. The images put here appear in index.json when ``close`` is called.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
         self._root = path
+        self._sync = sync
         self._catalog = Catalog()
         try:
             path.mkdir(exist_ok=True)
@@ -205,7 +206,7 @@ class OciLayoutSink:
             if not (path / "oci-layout").exists():
                 if (path / "index.json").exists():
                     raise ExistsError(f"write {path}: there is an index.json, but no image layout")
-                _write_document(path / "oci-layout", _LAYOUT)
+                _write_document(path / "oci-layout", _LAYOUT, sync)
         except OSError as exc:
             raise native_error(exc, f"write image layout {path}") from exc
 
@@ -226,7 +227,7 @@ class OciLayoutSink:
             data = _document(descriptor, reader)
             self._catalog.add(descriptor, data)
             reader = BytesIO(data)
-        with _new_file(target) as file:
+        with _new_file(target, self._sync) as file:
             verifier = Verifier(descriptor.digest, descriptor.size)
             while piece := reader.read(PIECE):
                 verifier.update(piece)
@@ -246,10 +247,10 @@ class OciLayoutSink:
             if (self._root / "index.json").exists():
                 old = OciLayoutSource(DirectoryFiles(self._root)).entries
             kept = [entry for entry in old if not any(_same_name(entry, new) for new in entries)]
-            for directory in (self._root / "blobs").iterdir():
+            for directory in (self._root / "blobs").iterdir() if self._sync else ():
                 sync_dir(directory)
             index = Index(media_type=MEDIA_INDEX, manifests=(*kept, *entries))
-            _write_document(self._root / "index.json", encode(index))
+            _write_document(self._root / "index.json", encode(index), self._sync)
 
 
 def _locked_file(path: Path) -> BinaryIO:
@@ -272,8 +273,8 @@ def _remove_litter(directory: Path, prefix: str) -> None:
 
 
 @contextmanager
-def _new_file(target: Path) -> Iterator[BinaryIO]:
-    """A file that has its name once the ``with`` has ended well, durable."""
+def _new_file(target: Path, sync: bool) -> Iterator[BinaryIO]:
+    """A file that has its name once the ``with`` has ended well."""
     temporary = target.with_name(f"{_PARTIAL}{os.urandom(8).hex()}")
     try:
         target.parent.mkdir(exist_ok=True)
@@ -283,22 +284,24 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
     try:
         with file:
             yield file
-            _finish(file.fileno(), temporary, target)
+            _finish(file.fileno(), temporary, target, sync)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def _write_document(path: Path, data: bytes) -> None:
-    with _new_file(path) as file:
+def _write_document(path: Path, data: bytes, sync: bool) -> None:
+    with _new_file(path, sync) as file:
         write_all(file.fileno(), data, f"write {path}")
-    sync_dir(path.parent)
+    if sync:
+        sync_dir(path.parent)
 
 
-def _finish(fd: int, temporary: Path, target: Path) -> None:
+def _finish(fd: int, temporary: Path, target: Path, sync: bool) -> None:
     try:
-        os.fdatasync(fd)
+        if sync:
+            os.fdatasync(fd)
         os.rename(temporary, target)
     except OSError as exc:
         raise native_error(exc, f"write {target}") from exc
@@ -314,29 +317,31 @@ def _same_name(old: Descriptor, new: Descriptor) -> bool:
 
 
 @contextmanager
-def create_archive(target: Path | str | BinaryIO, format: str = "docker-archive") -> Iterator[BlobSink]:
+def create_archive(
+    target: Path | str | BinaryIO, format: str = "docker-archive", *, sync: bool = True
+) -> Iterator[BlobSink]:
     """A sink that writes an archive of one of ``FORMATS`` to a path or, but ``oci-dir``, into a file object.
 
     At the end of the ``with`` the archive is completed. A file appears then under its name, whole; after an error
-    nothing does, and what was there stays.
+    nothing does, and what was there stays. With ``sync`` it is on the disk before it appears.
     """
     if format not in FORMATS:
         raise InvalidInputError(f"archive format {format!r}: not one of {', '.join(FORMATS)}")
     if format == "oci-dir":
         if not isinstance(target, Path | str):
             raise InvalidInputError("write oci-dir: a directory cannot go through a pipe")
-        layout = OciLayoutSink(Path(target))
+        layout = OciLayoutSink(Path(target), sync=sync)
         yield layout
         layout.close()
         return
-    with _output(target) as file:
+    with _output(target, sync) as file:
         sink = ArchiveSink(file, format)
         yield sink
         sink.close()
 
 
 @contextmanager
-def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
+def _output(target: Path | str | BinaryIO, sync: bool) -> Iterator[BinaryIO]:
     """The file to write into: the one given, a device or pipe by its path, or a new file beside ``target``."""
     if not isinstance(target, Path | str):
         yield target
@@ -357,8 +362,9 @@ def _output(target: Path | str | BinaryIO) -> Iterator[BinaryIO]:
         with file:
             yield file
             if not special:
-                _finish(file.fileno(), written, path)
-                sync_dir(path.parent)
+                _finish(file.fileno(), written, path, sync)
+                if sync:
+                    sync_dir(path.parent)
     except BaseException:
         if not special:
             with suppress(OSError):

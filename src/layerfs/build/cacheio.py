@@ -91,7 +91,7 @@ def _export(session: Session, state: StageState, fields: Mapping[str, str]) -> N
     try:
         if fields["type"] == "local":
             source = StoreSource(session.parts.content, session.parts.layers)
-            with create_archive(fields["dest"], "oci-dir") as sink:
+            with create_archive(fields["dest"], "oci-dir", sync=session.parts.layers.sync) as sink:
                 copy(source, sink, source.exportable(image.manifest_descriptor))
         else:
             from layerfs.exchange import push

@@ -139,7 +139,7 @@ def _export(session: Session, image: Image, output: Output, tags: list[str]) -> 
     kind = "docker-archive" if output.type == "docker" else "oci-archive"
     if output.options.get("tar") == "false":
         kind = "oci-dir"
-    with create_archive(output.dest, kind) as archive:
+    with create_archive(output.dest, kind, sync=session.parts.layers.sync) as archive:
         wanted = source.exportable(image.manifest_descriptor, plain=output.type == "docker")
         for name in names or [""]:
             copy(source, archive, wanted, name=name or None)

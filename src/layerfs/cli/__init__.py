@@ -37,6 +37,7 @@ _GLOBAL = Command(
             default="auto",
             choices=("auto", "erofs", "dir"),
         ),
+        flag("--no-sync", help="Leave to the kernel when data reaches the disk ($LAYERFS_NO_SYNC)"),
         flag("-D", "--debug", help="Show a traceback when something fails"),
         flag("-v", "--version", help="Show the version and exit"),
     ],
@@ -84,6 +85,7 @@ def _dispatch(words: list[str], context: Context) -> int:
         return 0 if args is None else 1
     context.debug, context.root, context.run = args.debug, args.root, args.run_root
     context.layer_format = args.layer_format
+    context.sync = False if args.no_sync else None
     if args.version:
         import layerfs
 

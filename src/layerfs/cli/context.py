@@ -45,6 +45,7 @@ class Context:
         root: str | None = None,
         run: str | None = None,
         layer_format: str = "auto",
+        sync: bool | None = None,
         debug: bool = False,
     ) -> None:
         self.title = title
@@ -52,6 +53,7 @@ class Context:
         self.root = root
         self.run = run
         self.layer_format = layer_format
+        self.sync = sync
         self.debug = debug
         self._store: Store | None = None
         self._display: Display | None = None
@@ -64,7 +66,7 @@ class Context:
                 _end_in_order()
             from layerfs.store import Store  # verbs without a store start faster
 
-            self._store = Store.open(self.root, self.run, layer_format=self.layer_format)
+            self._store = Store.open(self.root, self.run, layer_format=self.layer_format, sync=self.sync)
         return self._store
 
     def close(self) -> None:

@@ -105,7 +105,8 @@ class Parts:
 
     def replace_config(self, config: Config) -> None:
         """Write ``config.json`` of a container that is there."""
-        write_atomic(self.directory(config.id) / "config.json", msgspec.json.encode(config, enc_hook=str), 0o600)
+        encoded = msgspec.json.encode(config, enc_hook=str)
+        write_atomic(self.directory(config.id) / "config.json", encoded, 0o600, durable=self.layers.sync)
 
     def state(self, row: ContainerRow) -> State:
         """The state in a row."""

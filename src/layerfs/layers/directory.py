@@ -30,9 +30,10 @@ class DirFormat:
 
     name = "dir"
 
-    def __init__(self, *, userxattr: bool = False, chown: bool = True) -> None:
+    def __init__(self, *, userxattr: bool = False, chown: bool = True, sync: bool = True) -> None:
         self.userxattr = userxattr
         self.chown = chown
+        self._sync = sync
 
     def start(self, work: Path) -> int:
         """An empty directory."""
@@ -55,15 +56,18 @@ class DirFormat:
         layer = work / "layer"
         os.rename(work / REST, layer / REST)
         os.chmod(layer / REST, 0o444)
-        _syncfs(fd)
+        if self._sync:
+            _syncfs(fd)
         header = msgspec.structs.replace(header, disk=disk_usage(layer))
         out = os.open("header", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd)
         try:
             write_all(out, header.encode(), 0)
-            os.fdatasync(out)
+            if self._sync:
+                os.fdatasync(out)
         finally:
             os.close(out)
-        os.fsync(fd)
+        if self._sync:
+            os.fsync(fd)
 
     def publish(self, work: Path, target: Path) -> None:
         """A rename; that of a directory never replaces one with something in it."""
@@ -73,7 +77,8 @@ class DirFormat:
             if target.exists():
                 raise FileExistsError(exc.errno, "exists", str(target)) from exc
             raise
-        sync_dir(target.parent)
+        if self._sync:
+            sync_dir(target.parent)
 
     def open(self, target: Path, diff_id: Digest) -> OpenLayer:
         """All parts must be there, the rest as long as the header says."""

@@ -22,8 +22,9 @@ class ErofsFormat:
     name = "erofs"
     chown = True
 
-    def __init__(self, *, userxattr: bool = False) -> None:
+    def __init__(self, *, userxattr: bool = False, sync: bool = True) -> None:
         self.userxattr = userxattr
+        self._sync = sync
 
     def start(self, work: Path) -> int:
         """An empty file."""
@@ -42,12 +43,14 @@ class ErofsFormat:
                 offset += len(piece)
         write_all(fd, header.encode(), 0)
         os.fchmod(fd, 0o444)
-        os.fdatasync(fd)
+        if self._sync:
+            os.fdatasync(fd)
 
     def publish(self, work: Path, target: Path) -> None:
         """A second link rather than a rename: that never replaces what is there."""
         os.link(work / "layer", target)
-        sync_dir(target.parent)
+        if self._sync:
+            sync_dir(target.parent)
 
     def open(self, target: Path, diff_id: Digest) -> OpenLayer:
         """The file must be as long as its header says."""

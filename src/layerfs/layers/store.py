@@ -60,7 +60,7 @@ class LayerStore:
     """The layers below ``root``; their mounts are below ``run``. Any number of threads and processes may use it.
 
     ``userxattr`` and ``chown`` are for stores of users who are not root: overlayfs's marks are then ``user.overlay.*``,
-    and owners are left as they fall (format dir only).
+    and owners are left as they fall (format dir only). With ``sync`` a layer that has appeared is on the disk.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class LayerStore:
         *,
         userxattr: bool = False,
         chown: bool = True,
+        sync: bool = True,
     ) -> None:
         if format not in ("erofs", "dir"):
             raise InvalidInputError(f"layer format {format!r}: not known", hint="there are erofs and dir")
@@ -81,13 +82,14 @@ class LayerStore:
         self.format = format
         self.userxattr = userxattr
         self.chown = chown
+        self.sync = sync
         self._base = os.fspath(root)
 
     @cached_property
     def _format(self) -> Format:
         if self.format == "erofs":
-            return erofs.ErofsFormat(userxattr=self.userxattr)
-        return directory.DirFormat(userxattr=self.userxattr, chown=self.chown)
+            return erofs.ErofsFormat(userxattr=self.userxattr, sync=self.sync)
+        return directory.DirFormat(userxattr=self.userxattr, chown=self.chown, sync=self.sync)
 
     @cached_property
     def _mounts(self) -> mounting.SharedMounts:

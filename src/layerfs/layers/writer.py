@@ -188,7 +188,8 @@ class LayerWriter:
         with system_errors(self._what):
             if not target.parent.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                sync_dir(target.parent.parent)
+                if self._store.sync:
+                    sync_dir(target.parent.parent)
             with suppress(FileExistsError):  # another writer was faster; this one's work goes
                 self._format.publish(self._work, target)
 

@@ -18,11 +18,15 @@ _STATEMENTS = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 
 class Connection:
-    """A connection for each thread, transactions, and settings."""
+    """A connection for each thread, transactions, and settings.
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+    Without ``sync`` no transaction is durable: after a power cut the database is that of some moment before.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False, sync: bool = True) -> None:
         self.path = path
         self.readonly = readonly
+        self._sync = sync
         self._local = threading.local()
         self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._guard = threading.Lock()
@@ -103,7 +107,7 @@ class Connection:
         self._local.depth = 1
         try:  # from before it begins: an interrupt may come as soon as it has
             with _translated(self.path):
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                db.execute(f"PRAGMA synchronous = {'FULL' if durable and self._sync else 'NORMAL'}")
                 db.execute("BEGIN IMMEDIATE")
             yield
             with _translated(self.path):

@@ -173,7 +173,7 @@ def save(
         raise InvalidInputError("save: no image named")
     images = [(parts.images.get(reference, platform), reference) for reference in references]
     source = StoreSource(parts.content, parts.layers)
-    with Lease(parts.database, parts.ingest) as lease, create_archive(sink, format) as archive:
+    with Lease(parts.database, parts.ingest) as lease, create_archive(sink, format, sync=parts.sync) as archive:
         for image, reference in images:
             lease.protect([image.manifest_descriptor.digest, image.id, *image.diff_ids])
             wanted = source.exportable(image.manifest_descriptor, plain=format == "docker-archive")

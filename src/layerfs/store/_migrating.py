@@ -66,7 +66,15 @@ def _target(parts: Parts, layer_format: str) -> LayerStore:
             place.mkdir(mode=0o700, exist_ok=True)
         sync_dir(root)
         sync_dir(root.parent)
-    return LayerStore(root, old.run, parts.places.ingest, layer_format, userxattr=old.userxattr, chown=old.chown)
+    return LayerStore(
+        root,
+        old.run,
+        parts.places.ingest,
+        layer_format,
+        userxattr=old.userxattr,
+        chown=old.chown,
+        sync=old.sync,
+    )
 
 
 def _convert(parts: Parts, new: LayerStore, progress: Progress) -> int:

@@ -22,7 +22,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """The stores below one root; ``use`` is held shared while they are open."""
+    """The stores below one root; ``use`` is held shared while they are open.
+
+    With ``sync`` what is said to be stored is on the disk.
+    """
 
     places: Places
     database: Database
@@ -32,4 +35,5 @@ class Parts(msgspec.Struct, frozen=True):
     images: ImageStore
     snapshots: SnapshotStore
     use: Lock
+    sync: bool = True
     keep_blobs: bool = True

@@ -12,7 +12,15 @@ from layerfs.errors import InUseError, InvalidInputError, NotFoundError, native_
 from layerfs.fsutil import Lock, sync_dir
 from layerfs.metadata import Database
 
-__all__ = ["Places", "default_root", "default_run", "exclusive", "layers_directory", "open_database"]
+__all__ = [
+    "Places",
+    "default_root",
+    "default_run",
+    "default_sync",
+    "exclusive",
+    "layers_directory",
+    "open_database",
+]
 
 _DIRECTORIES = (
     "blobs",
@@ -45,6 +53,11 @@ def default_run(root: Path) -> Path:
     if root in (Path("/var/lib/layerfs"), Path.home() / ".local/share/layerfs"):
         return base / "layerfs"
     return base / "layerfs" / ("root" + str(root).replace("-", "--").replace("/", "-"))
+
+
+def default_sync() -> bool:
+    """Whether what is stored is on the disk before it is said to be there: unless ``$LAYERFS_NO_SYNC`` is set."""
+    return not os.environ.get("LAYERFS_NO_SYNC")
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -119,7 +132,7 @@ def exclusive(places: Places, what: str) -> Iterator[None]:
         lock.release()
 
 
-def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[Database, str, Lock]:
+def open_database(places: Places, layer_format: str, *, create: bool, sync: bool = True) -> tuple[Database, str, Lock]:
     """The database, the store's layer format, and the lock that says that the store is in use.
 
     ``layer_format`` is ``auto``, ``erofs`` or ``dir``. NotFoundError when there is no store and ``create`` is off,
@@ -135,7 +148,7 @@ def open_database(places: Places, layer_format: str, *, create: bool) -> tuple[D
     if not places.readonly:
         use.acquire()
     try:
-        database = Database(places.database, readonly=places.readonly)
+        database = Database(places.database, readonly=places.readonly, sync=sync)
         found = database.setting("layer_format")
     except BaseException:
         use.release()

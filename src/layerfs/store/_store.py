@@ -19,7 +19,7 @@ from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
 from layerfs.store._parts import Limits, Parts
-from layerfs.store._places import Places, default_root, default_run, layers_directory, open_database
+from layerfs.store._places import Places, default_root, default_run, default_sync, layers_directory, open_database
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
@@ -59,17 +59,21 @@ class Store:
         *,
         layer_format: str = "auto",
         create: bool = True,
+        sync: bool | None = None,
     ) -> Self:
         """Open the store at ``root``, and make it when there is none and ``create`` is on.
 
         ``run`` is where mounts are attached; it may be lost on a reboot. ``layer_format`` is ``erofs``, ``dir``, or
-        ``auto``: what the store has, and for a new one the best that this host can do.
+        ``auto``: what the store has, and for a new one the best that this host can do. Without ``sync`` the kernel
+        decides when what was stored reaches the disk: faster, and not safe against a power cut (docs/storage.md);
+        None: unless ``$LAYERFS_NO_SYNC`` is set.
         """
+        sync = default_sync() if sync is None else sync
         place = Path(root).absolute() if root is not None else default_root()
         places = Places(place, Path(run).absolute() if run is not None else default_run(place))
-        database, found, use = open_database(places, layer_format, create=create)
+        database, found, use = open_database(places, layer_format, create=create, sync=sync)
         places.make_run()
-        return cls(_parts(places, database, found, use), found)
+        return cls(_parts(places, database, found, use, sync), found)
 
     @classmethod
     def rebuild_database(cls, root: Path | str | None = None, run: Path | str | None = None) -> str:
@@ -412,13 +416,13 @@ class Store:
         from layerfs.store._migrating import migrate
 
         count = migrate(self.parts, layer_format, progress=progress)
-        self.parts = _parts(self.parts.places, self.database, layer_format, self.parts.use)
+        self.parts = _parts(self.parts.places, self.database, layer_format, self.parts.use, self.parts.sync)
         self.layer_format, self._containers = layer_format, None
         return count
 
 
-def _parts(places: Places, database: Database, layer_format: str, use: Lock) -> Parts:
-    content = ContentStore(places.root / "blobs", places.ingest)
+def _parts(places: Places, database: Database, layer_format: str, use: Lock, sync: bool) -> Parts:
+    content = ContentStore(places.root / "blobs", places.ingest, sync=sync)
     rootless = _is_rootless()
     layers = LayerStore(
         layers_directory(places, database),
@@ -427,6 +431,7 @@ def _parts(places: Places, database: Database, layer_format: str, use: Lock) -> 
         layer_format,
         userxattr=rootless,
         chown=not rootless,
+        sync=sync,
     )
     return Parts(
         places=places,
@@ -437,6 +442,7 @@ def _parts(places: Places, database: Database, layer_format: str, use: Lock) -> 
         images=ImageStore(content, database),
         snapshots=SnapshotStore(places.root / "snapshots", layers, database),
         use=use,
+        sync=sync,
         keep_blobs=database.setting("keep_blobs") != "no",
     )
 
