@@ -65,6 +65,17 @@ def test_a_command_without_changes_makes_an_empty_layer(kit):
     assert kit.layer_paths() == ["/"]
 
 
+def test_a_socket_hides_what_lies_below_it(kit):
+    """A layer cannot hold the socket; what it took the place of must not come back."""
+    kit.build(
+        "FROM box\nRUN echo old > /data/f\n"
+        "RUN ln -s /data/f /dev/log && (syslogd -n & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; done; test -S /data/f)\n"
+        "RUN ls -A /data > /o"
+    )
+    assert kit.read("/o") == "seed\n"
+    assert "/data/f" not in kit.entries()
+
+
 def test_heredocs(kit):
     kit.build(
         "FROM box\nRUN <<EOF\necho one > /a\necho two >> /a\nEOF\n"

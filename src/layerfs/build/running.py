@@ -136,7 +136,12 @@ class Runner:
             if code:
                 raise _failure(command, code, tail)
             return freeze_upper(
-                self.parts.layers, self.parts.database, self._lease, self.parts.snapshots.upper(key), clamp=self._clamp
+                self.parts.layers,
+                self.parts.database,
+                self._lease,
+                self.parts.snapshots.upper(key),
+                below=stack,
+                clamp=self._clamp,
             ).layer
 
     @contextmanager
