@@ -20,6 +20,8 @@ D = "sha256:" + "a" * 64
         ("localhost:5000/app:v1", "localhost:5000/app:v1", "localhost:5000/app:v1"),
         ("quay.io/a/b/c", "quay.io/a/b/c:latest", "quay.io/a/b/c:latest"),
         ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+        ("docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"),
         (f"debian@{D}", f"docker.io/library/debian@{D}", f"debian@{D}"),
         (f"debian:12@{D}", f"docker.io/library/debian:12@{D}", f"debian:12@{D}"),
         ("a__b/c-d.e:T.a-g_1", "docker.io/a__b/c-d.e:T.a-g_1", "a__b/c-d.e:T.a-g_1"),

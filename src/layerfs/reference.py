@@ -71,11 +71,13 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def familiar_name(self) -> str:
-        """The name as docker shows it: without what would be filled in."""
+        """The name as docker shows it, without what would be filled in; whole where it would then be another one."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         short = self.repository.removeprefix(_OFFICIAL)
-        return short if "/" not in short else self.repository
+        if "/" not in short:
+            return short
+        return self.name if _is_registry(self.repository.partition("/")[0]) else self.repository
 
     @property
     def familiar(self) -> str:
@@ -104,7 +106,7 @@ def _split_name(text: str, name: str) -> tuple[str, str]:
     if not name:
         raise _invalid(text, "the repository is missing")
     registry, slash, repository = name.partition("/")
-    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+    if not slash or not _is_registry(registry):
         registry, repository = DEFAULT_REGISTRY, name
     if registry == "index.docker.io":
         registry = DEFAULT_REGISTRY
@@ -119,6 +121,11 @@ def _split_name(text: str, name: str) -> tuple[str, str]:
     if len(repository) > 255:
         raise _invalid(text, "a repository of more than 255 characters")
     return registry, repository
+
+
+def _is_registry(first: str) -> bool:
+    """Whether the first of several components is a registry, or belongs to the repository."""
+    return "." in first or ":" in first or first == "localhost"
 
 
 def _invalid(text: str, reason: str) -> InvalidInputError:

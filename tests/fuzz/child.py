@@ -1,0 +1,17 @@
+"""One target under libFuzzer: ``child.py TARGET [options of libFuzzer] CORPUS``. It ends as libFuzzer ends."""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+sys.path[:0] = [str(Path(__file__).parent)]
+with atheris.instrument_imports(include=["layerfs.build", "layerfs.reference", "layerfs.variables", "layerfs.imageconfig"]):
+    from targets import SEEDS, TARGETS, regressions
+
+_, name, *words = sys.argv
+_corpus = Path(words[-1])
+for _number, _seed in enumerate((*SEEDS[name], *(path.read_bytes() for path in regressions(name)))):
+    (_corpus / f"seed-{_number}").write_bytes(_seed)
+atheris.Setup([sys.argv[0], *words], TARGETS[name])
+atheris.Fuzz()
