@@ -1,7 +1,8 @@
 /*
  * main.c - the launcher and supervisor: layerfs-supervisor MODE SPEC CHANNEL
  *
- * SPEC is the descriptor of the spec, CHANNEL that of the socket to report to. See docs/supervisor.md.
+ * SPEC is the descriptor of the spec, CHANNEL that of the socket to report to. See docs/supervisor.md. As
+ * "layerfs-supervisor init COMMAND [ARGUMENT...]" it is pid 1 of a container that another runtime has made.
  */
 #define _GNU_SOURCE
 #include "start.h"
@@ -59,12 +60,14 @@ static int become_first(const sv_spec *spec, int channel, lfs_error *error)
     return r;
 }
 
-int main(int argc, char **argv)
+int main(int argc, char **argv, char **envp)
 {
     lfs_report report = {.kind = LFS_REPORT_FAILED};
     sv_spec spec;
     int channel, r;
 
+    if (argc >= 3 && strcmp(argv[1], "init") == 0)
+        sv_init_here(argv + 2, envp);
     if (argc != 4)
         return 2;
     channel = atoi(argv[3]);

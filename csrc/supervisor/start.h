@@ -75,5 +75,7 @@ int sv_self_exec(const sv_spec *spec, lfs_error *error);
 
 /* init.c: start the command as a child of this process, which is pid 1, and look after all others. */
 _Noreturn void sv_init_run(const sv_spec *spec, int tty, int channel);
+/* The same where another runtime has made this process pid 1 of a container of its own. */
+_Noreturn void sv_init_here(char **argv, char **envp);
 
 #endif

@@ -64,7 +64,7 @@ def test_inspect_has_the_members_that_docker_users_ask_for(layerfs, box):
 
 
 def test_auto_takes_the_runtime_that_has_what_is_asked_for(layerfs, box):
-    layerfs("create", "--name", "one", "--init", "box")
+    layerfs("create", "--name", "one", "--userns", "auto", "box")
     assert layerfs("inspect", "-f", "{{.HostConfig.Runtime}}", "one") == "builtin\n"
 
 

@@ -14,7 +14,7 @@ from layerfs.containers.record import Config
 from layerfs.containers.starting import run_spec
 from layerfs.errors import ExistsError, system_errors
 from layerfs.oci import Platform
-from layerfs.runtime import oci_config
+from layerfs.runtime import oci_config, with_init
 
 __all__ = ["Bundle", "rootfs", "write_bundle"]
 
@@ -69,7 +69,7 @@ def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool
         with merged(parts, config) as root:
             spec = run_spec(config, root, parts.directory(config.id))
         (directory / "rootfs").mkdir(mode=0o700)
-        document = json.dumps(oci_config(spec), indent=2)
+        document = json.dumps(oci_config(with_init(spec) if spec.init else spec), indent=2)
         (directory / "config.json").write_text(document + "\n")
     if not mounted:
         return Bundle(directory, tuple(_commands(parts, config, directory / "rootfs")))

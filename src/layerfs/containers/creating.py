@@ -83,7 +83,7 @@ def _runtime(parts: Parts, options: CreateOptions) -> str:
     """The runtime by name: for ``auto`` the built-in one, where no standard one has what the options ask for."""
     if options.runtime != "auto":
         return options.runtime
-    if options.init or options.userns == "auto":
+    if options.userns == "auto":
         return "builtin"
     return parts.runtimes.get("auto").name
 

@@ -20,6 +20,7 @@ from layerfs.native._launch import (
     SupervisorSpec,
     join,
     launch,
+    launcher_program,
     supervise,
 )
 from layerfs.native._mount import (
@@ -67,6 +68,7 @@ __all__ = [
     "idmap_mount",
     "join",
     "launch",
+    "launcher_program",
     "overlay_mount",
     "probe",
     "readahead",

@@ -24,6 +24,7 @@ __all__ = [
     "SupervisorSpec",
     "join",
     "launch",
+    "launcher_program",
     "supervise",
 ]
 
@@ -196,12 +197,16 @@ def _spawn(mode: str, spec: ProcessSpec, namespaces: int = 0) -> Process:
     return Process(out.pid, out.pidfd, out.tty if out.tty >= 0 else None)
 
 
+def launcher_program() -> str:
+    """The program itself: launcher, supervisor, and an init for other runtimes' containers (docs/supervisor.md)."""
+    return str(Path(__file__).resolve().parent.parent / "_supervisor")
+
+
 @functools.cache
 def _launcher() -> int:
     """One for this process: a descriptor of the program that cannot be written through."""
     error = new_error()
-    program = Path(__file__).resolve().parent.parent / "_supervisor"
-    return check(lib.lfs_launcher_open(os.fsencode(program), error), error)
+    return check(lib.lfs_launcher_open(os.fsencode(launcher_program()), error), error)
 
 
 def _memory_file(name: str, data: bytes) -> int:

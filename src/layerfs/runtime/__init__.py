@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerfs.runtime.cgroups import Cgroup, Usage
     from layerfs.runtime.choice import RuntimeChoice, Runtimes
     from layerfs.runtime.foreground import Signals, Stdio, attend, raw_terminal
+    from layerfs.runtime.inits import with_init
     from layerfs.runtime.oci import oci_config
     from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
     from layerfs.runtime.spec import (
@@ -40,6 +41,7 @@ else:
         cgroups="Cgroup Usage",
         choice="RuntimeChoice Runtimes",
         foreground="Signals Stdio attend raw_terminal",
+        inits="with_init",
         oci="oci_config",
         process="Identity identify is_alive signal_number signal_process wait_gone",
         spec="DeviceSpec ExecSpec Limits MountSpec OverlaySpec RunSpec Runtime Started Supervision",
@@ -87,4 +89,5 @@ __all__ = [
     "signal_number",
     "signal_process",
     "wait_gone",
+    "with_init",
 ]

@@ -20,6 +20,7 @@ from layerfs.errors import InvalidInputError, LayerfsError, NativeError, Unsuppo
 from layerfs.fsutil import remove_tree
 from layerfs.runtime.builtin import supervise
 from layerfs.runtime.cgroups import Cgroup
+from layerfs.runtime.inits import with_init
 from layerfs.runtime.lookup import check_command
 from layerfs.runtime.oci import oci_config, oci_process
 from layerfs.runtime.spec import ExecSpec, RunSpec, Started, Supervision, command_failure
@@ -53,14 +54,14 @@ class StandardRuntime:
 
     def _make_bundle(self, spec: RunSpec, root: int, undo: ExitStack) -> Path:
         bundle = self.bundle(spec.id)
-        if spec.init:
-            raise UnsupportedError(f"option --init: not offered with {self.name}", hint="use --runtime builtin")
         if spec.overlay is not None or spec.maps is not None:
             raise UnsupportedError(f"user namespace: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
         _check_mount_points(root, self.name)
         if bundle.exists():  # of a run whose keeper was killed
             self.release(spec.id, spec.cgroup_parent)
+        if spec.init:
+            spec = with_init(spec)
         undo.callback(Cgroup(spec.id, spec.cgroup_parent).remove)
         undo.callback(remove_bundle, bundle)
         with system_errors(f"write the bundle {bundle}"):
