@@ -227,6 +227,13 @@ def test_mount_and_unmount(layerfs, box, tmp_path):
     assert rows["container"]["Names"] == "made"
     assert layerfs.lines("mount")[0].split() == ["ID", "TYPE", "NAMES", "MOUNTPOINT"]
     assert "A /new" in layerfs("diff", "made")
+    layerfs("umount", tmp_path / "here")
+    assert not os.path.ismount(tmp_path / "here")
+    layerfs("mount", "made", tmp_path / "here")
+    layerfs("unmount", place)
+    assert not place.exists() or not os.path.ismount(place)
+    assert "/nowhere: it is not mounted" in layerfs.error("unmount", "/nowhere", code=1)
+    layerfs("mount", "box")
     layerfs("unmount", "box")
     assert not place.exists() or not os.path.ismount(place)
     layerfs("umount", "--all")

@@ -105,8 +105,9 @@ def _image(parts: Parts, text: str) -> Image:
 
 
 def unmount(parts: Parts, text: str | None = None, *, force: bool = False) -> list[str]:
-    """Unmount an image or container, or (None) all of them; their IDs. NotFoundError when it is not mounted.
+    """Unmount an image or container by name or by where it is, or (None) all of them; their IDs.
 
+    NotFoundError when it is not mounted.
     NativeError (EBUSY) while something in it is in use, unless ``force``, which detaches it all the same.
     """
     infos = mounts(parts)
@@ -128,8 +129,10 @@ def unmount(parts: Parts, text: str | None = None, *, force: bool = False) -> li
 
 
 def _means(parts: Parts, text: str, info: MountInfo) -> bool:
+    if text.startswith("/"):
+        return str(info.path) == os.path.normpath(text)
     with suppress(NotFoundError):
         return parts.database.container(text).id == info.id
     with suppress(NotFoundError):
         return parts.images.get(text).id == info.id
-    return str(info.path) == text
+    return False

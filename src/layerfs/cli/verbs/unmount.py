@@ -9,7 +9,7 @@ from layerfs.errors import InvalidInputError
 __all__ = ["COMMAND", "run"]
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER|IMAGE [CONTAINER|IMAGE...]",
+    "[OPTIONS] CONTAINER|IMAGE|PATH [CONTAINER|IMAGE|PATH...]",
     [
         flag("-a", "--all", help="Unmount all that is mounted"),
         flag("-f", "--force", help="Detach it even while something in it is in use"),
