@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 import pytest
+from tests.test_images import tar
 
 from layerfs import Store
 from layerfs.store import _places
-from tests.test_images import tar
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
