@@ -44,6 +44,9 @@ typedef struct lfs_xattrs {
 /* Append the attributes, sorted by name, to out: records {u16 n, u32 m, n bytes full name, m bytes value}.
  * fd is open for reading, or O_PATH when `opath` is set. 0 or -errno. */
 int lfs_xattrs_read(lfs_xattrs *x, int fd, bool opath, lfs_buf *out, lfs_marks *marks);
+/* Whether a name in a directory may have marks, without opening it: 0 if it has none for sure, 1, -ENOSYS before
+ * Linux 6.13, or -errno. */
+int lfs_xattrs_probe(lfs_xattrs *x, int dirfd, const char *name);
 /* The same of an inode in a layer file. */
 int lfs_xattrs_layer(lfs_xattrs *x, const lfs_reader *reader, uint64_t nid, lfs_buf *out, lfs_marks *marks,
                      lfs_error *error);
@@ -67,7 +70,7 @@ typedef struct lfs_walk_item {
 
 /* A directory on the way from the root to where the walk is. */
 typedef struct lfs_walk_dir {
-    struct stat st;
+    struct stat st;  /* not of a light walk */
     uint64_t items; /* its first one in `items` (a byte offset), how many, and the next one to visit */
     uint64_t count;
     uint64_t at;
@@ -77,7 +80,7 @@ typedef struct lfs_walk_dir {
     uint64_t path; /* length of its path */
     int fd[2];     /* of each side; -1: closed for now, or not there */
     bool has[2];
-    dev_t dev[2];
+    dev_t dev[2];   /* of what is closed for now */
     ino_t ino[2];
     bool second;  /* whiteouts come first, all else in a second pass */
     bool opaque;
@@ -99,6 +102,7 @@ typedef struct lfs_walk {
     bool upper;      /* device 0:0 is a whiteout */
     bool pair;       /* two trees */
     int root[2];
+    bool light;      /* upper: of files nothing but name and type is asked for; see lfs_walk_open */
     lfs_xattrs xattrs;
     lfs_buf names;   /* a stack: names and attributes of the directories at hand */
     lfs_buf items;   /* a stack of lfs_walk_item */
@@ -108,7 +112,8 @@ typedef struct lfs_walk {
     lfs_buf path;    /* of the entry at hand, without leading slash, NUL-terminated */
     char *dents;
     int last;        /* the event given last; 0: at the beginning */
-    /* The entry at hand: of a FILE, O_PATH descriptors and attributes; of both, whether `from` has it. */
+    /* The entry at hand: of a FILE, O_PATH descriptors and attributes (of a light walk: its type alone); of both,
+     * whether `from` has it. */
     uint8_t type;    /* of a WHITEOUT: of what stands there, or stood there in `from` */
     int fd[2];
     struct stat st[2];
@@ -123,6 +128,8 @@ typedef struct lfs_walk {
 int lfs_walk_init(lfs_walk *w, int to, int from, lfs_error *error);
 void lfs_walk_rewind(lfs_walk *w);
 int lfs_walk_next(lfs_walk *w, lfs_error *error); /* LFS_WALK_* or -errno */
+/* Of a light walk: open the FILE at hand, so that it is as any walk gives it. 1, 0 if it is gone, or -errno. */
+int lfs_walk_open(lfs_walk *w, lfs_error *error);
 void lfs_walk_free(lfs_walk *w);
 /* Fail with "what PATH", of the entry at hand. */
 int lfs_walk_fail(const lfs_walk *w, int err, const char *what, lfs_error *error);
@@ -270,6 +277,7 @@ struct lfs_diff {
     lfs_buf list;      /* changes: records, and where each begins */
     lfs_buf order;
     size_t list_at;
+    bool no_probe;     /* this kernel has no lfs_xattrs_probe */
     char *compare;     /* two pieces of content */
     int use;           /* 0, 'r' read, 'l' list */
     size_t written;    /* of the directories at hand, those whose members are written */

@@ -35,13 +35,15 @@ static int add_entry(lfs_diff *d, char kind, uint8_t type, lfs_error *error)
     return add_change(d, kind, type, d->walk.path.data, d->walk.path.len, error);
 }
 
-/* The lowers' directory under the one that has been entered: its attributes are in found, and d->xattrs[1].
- * */
-static bool lower_differs(const lfs_diff *d, const lfs_lower_found *found)
+/* The lowers' directory under the one that has been entered: its attributes are in found, and d->xattrs[1]. */
+static int lower_differs(const lfs_diff *d, const lfs_lower_found *found, lfs_error *error)
 {
     const lfs_walk_dir *dir = lfs_walk_top(&d->walk);
-    const struct stat *st = &dir->st;
+    struct stat stat;
+    const struct stat *st = &stat;
 
+    if (fstat(dir->fd[LFS_SIDE_TO], &stat) < 0)
+        return lfs_walk_fail(&d->walk, errno, "stat", error);
     return st->st_mode != found->mode || st->st_uid != found->uid || st->st_gid != found->gid ||
            st->st_mtim.tv_sec != found->mtime || (uint32_t)st->st_mtim.tv_nsec != found->mtime_nsec ||
            dir->xattrs_len != d->xattrs[1].len ||
@@ -60,7 +62,11 @@ static int directory_kind(lfs_diff *d, const lfs_lower_found *found, lfs_error *
     }
     if (d->lowers.count == 0 || !found->exists)
         return 'A';
-    return !S_ISDIR(found->mode) || lower_differs(d, found) ? 'C' : 0;
+    if (S_ISDIR(found->mode)) {
+        int r = lower_differs(d, found, error);
+        return r < 0 ? r : r ? 'C' : 0;
+    }
+    return 'C';
 }
 
 /* What the lowers show in a directory that hides them. */
@@ -145,6 +151,32 @@ static int on_whiteout(lfs_diff *d, lfs_error *error)
     return add_entry(d, 'D', found.exists ? (uint8_t)IFTODT(found.mode) : DT_UNKNOWN, error);
 }
 
+/* What overlayfs has noted at the regular file at hand. 1, 0 if it is gone, or -errno. */
+static int file_marks(lfs_diff *d, lfs_marks *marks, lfs_error *error)
+{
+    lfs_walk *w = &d->walk;
+    int r = w->fd[LFS_SIDE_TO] >= 0 || d->no_probe
+                ? 1 : lfs_xattrs_probe(&w->xattrs, lfs_walk_top(w)->fd[LFS_SIDE_TO], w->name);
+
+    memset(marks, 0, sizeof *marks);
+    d->no_probe |= r == -ENOSYS;
+    if (r == 0 || r == -ENOENT)
+        return r == 0;
+    if (r < 0 && r != -ENOSYS)
+        return lfs_walk_fail(w, -r, "read extended attributes of", error);
+    if (w->fd[LFS_SIDE_TO] < 0) {
+        r = lfs_walk_open(w, error);
+        if (r <= 0 || w->type != DT_REG)
+            return r;
+    }
+    d->xattrs[0].len = 0;
+    r = lfs_xattrs_read(&w->xattrs, w->fd[LFS_SIDE_TO], true, &d->xattrs[0], marks);
+    if (r < 0)
+        return lfs_walk_fail(w, -r, "read extended attributes of", error);
+    marks->whiteout &= w->st[LFS_SIDE_TO].st_size == 0;
+    return 1;
+}
+
 static int on_file(lfs_diff *d, lfs_error *error)
 {
     lfs_walk *w = &d->walk;
@@ -156,12 +188,11 @@ static int on_file(lfs_diff *d, lfs_error *error)
         r = lfs_diff_differs(d, error);
         return r <= 0 ? r : add_entry(d, w->in_from ? 'C' : 'A', w->type, error);
     }
-    if (S_ISREG(w->st[LFS_SIDE_TO].st_mode)) {
-        d->xattrs[0].len = 0;
-        r = lfs_xattrs_read(&w->xattrs, w->fd[LFS_SIDE_TO], true, &d->xattrs[0], &marks);
-        if (r < 0)
-            return lfs_walk_fail(w, -r, "read extended attributes of", error);
-        if (marks.whiteout && w->st[LFS_SIDE_TO].st_size == 0)
+    if (w->type == DT_REG) {
+        r = file_marks(d, &marks, error);
+        if (r <= 0)
+            return r;
+        if (marks.whiteout)
             return on_whiteout(d, error);
         r = lfs_diff_check_marks(d, &marks, error);
         if (r < 0)
@@ -193,6 +224,7 @@ int lfs_diff_collect(lfs_diff *d, lfs_error *error)
     int event;
     int r = 0;
 
+    d->walk.light = d->walk.upper;
     while ((event = lfs_walk_next(&d->walk, error)) != LFS_WALK_END && r == 0) {
         if (event < 0)
             return event;

@@ -30,16 +30,25 @@ int lfs_walk_opendir(int fd, const char *name)
 
 /* Deep down, the directories far above are closed; the way back to them is "..". A directory whose child is
  * on this side no longer stays open, as there is no way back to it. */
-static void close_distant(lfs_walk *w)
+static int close_distant(lfs_walk *w, lfs_error *error)
 {
     lfs_walk_dir *dir;
 
     if (w->depth <= LFS_WALK_FDS)
-        return;
+        return 0;
     dir = &w->dirs[w->depth - 1 - LFS_WALK_FDS];
-    for (int side = 0; side < 2; side++)
-        if (dir[1].has[side])
-            close_fd(&dir->fd[side]);
+    for (int side = 0; side < 2; side++) {
+        struct stat st;
+
+        if (!dir[1].has[side])
+            continue;
+        if (fstat(dir->fd[side], &st) < 0)
+            return lfs_walk_fail(w, errno, "stat", error);
+        dir->dev[side] = st.st_dev;
+        dir->ino[side] = st.st_ino;
+        close_fd(&dir->fd[side]);
+    }
+    return 0;
 }
 
 static int reopen(lfs_walk *w, lfs_walk_dir *dir, const lfs_walk_dir *child, lfs_error *error)
@@ -115,14 +124,14 @@ static int enter(lfs_walk *w, int fds[2], lfs_error *error)
 
         dir->fd[side] = lfs_steal_fd(&fds[side]);
         dir->has[side] = dir->fd[side] >= 0;
-        if (dir->has[side] && fstat(dir->fd[side], &st) < 0)
+        if (dir->has[side] && !w->light && fstat(dir->fd[side], &st) < 0)
             return lfs_walk_fail(w, errno, "stat", error);
-        dir->dev[side] = st.st_dev;
-        dir->ino[side] = st.st_ino;
         w->st[side] = st;
     }
     dir->st = w->st[LFS_SIDE_TO];
-    close_distant(w);
+    r = close_distant(w, error);
+    if (r < 0)
+        return r;
     r = lfs_xattrs_read(&w->xattrs, dir->fd[LFS_SIDE_TO], false, &w->names, &marks);
     if (r < 0)
         return lfs_walk_fail(w, -r, "read extended attributes of", error);
@@ -206,43 +215,53 @@ static int open_entry(lfs_walk *w, const lfs_walk_dir *dir, int side, lfs_error 
     return 0;
 }
 
-/* The entry at hand is a directory; 0 if it has been removed since it was looked at. */
-static int enter_entry(lfs_walk *w, lfs_error *error)
+int lfs_walk_open(lfs_walk *w, lfs_error *error)
+{
+    int r = open_entry(w, lfs_walk_top(w), LFS_SIDE_TO, error);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    w->type = (uint8_t)IFTODT(w->st[LFS_SIDE_TO].st_mode);
+    return 1;
+}
+
+/* Open the directory under the name at hand. -ENOENT, or -ENOTDIR: it is gone, or something else stands there by now. */
+static int open_directory(lfs_walk *w, const lfs_walk_dir *dir, int side, int *fd, lfs_error *error)
+{
+    int r = lfs_walk_opendir(dir->fd[side], w->name);
+
+    if (r == -ELOOP)
+        r = -ENOTDIR;
+    if (r < 0)
+        return r == -ENOENT || r == -ENOTDIR ? r : lfs_walk_fail(w, -r, "open directory", error);
+    *fd = r;
+    return 0;
+}
+
+/* The entry at hand is a directory, in `from` too if it is one there. */
+static int enter_entry(lfs_walk *w, const lfs_walk_dir *dir, const lfs_walk_item *item, lfs_error *error)
 {
     int fds[2] = {-1, -1};
-    bool gone = false;
-    int r = 0;
+    int r = open_directory(w, dir, LFS_SIDE_TO, &fds[LFS_SIDE_TO], error);
 
-    for (int side = 0; side < 2 && r == 0; side++) {
-        if (w->fd[side] < 0 || !S_ISDIR(w->st[side].st_mode))
-            continue;
-        fds[side] = lfs_walk_opendir(w->fd[side], ".");
-        if (fds[side] < 0) {
-            gone = fds[side] == -ENOENT;
-            r = lfs_walk_fail(w, -fds[side], "open directory", error);
-        }
+    if (r == 0 && w->in_from && item->from_type == DT_DIR) {
+        r = open_directory(w, dir, LFS_SIDE_FROM, &fds[LFS_SIDE_FROM], error);
+        if (r == -ENOENT)
+            w->in_from = false;
+        if (r == -ENOENT || r == -ENOTDIR)
+            r = 0;
     }
-    close_fd(&w->fd[LFS_SIDE_TO]);
-    close_fd(&w->fd[LFS_SIDE_FROM]);
     if (r == 0)
         r = enter(w, fds, error);
     close_fd(&fds[LFS_SIDE_TO]);
     close_fd(&fds[LFS_SIDE_FROM]);
-    return gone ? 0 : r < 0 ? r : LFS_WALK_DIR;
+    return r == 0 ? LFS_WALK_DIR : r;
 }
 
-/* The event of a name, or 0 if there is nothing there any more. */
-static int visit(lfs_walk *w, const lfs_walk_dir *dir, const lfs_walk_item *item, lfs_error *error)
+static int visit_file(lfs_walk *w, const lfs_walk_dir *dir, const lfs_walk_item *item, lfs_error *error)
 {
-    int r;
+    int r = open_entry(w, dir, LFS_SIDE_TO, error);
 
-    if (set_path(w, dir, item) < 0)
-        return lfs_fail(error, ENOMEM, "diff");
-    w->in_from = item->flags & LFS_ITEM_FROM;
-    w->type = item->type;
-    if (item->flags & LFS_ITEM_WHITEOUT)
-        return LFS_WALK_WHITEOUT;
-    r = open_entry(w, dir, LFS_SIDE_TO, error);
     if (r == 0 && w->in_from) {
         r = open_entry(w, dir, LFS_SIDE_FROM, error);
         if (r == -ENOENT) {
@@ -251,9 +270,34 @@ static int visit(lfs_walk *w, const lfs_walk_dir *dir, const lfs_walk_item *item
         }
     }
     if (r < 0)
-        return r == -ENOENT ? 0 : r;
+        return r;
     w->type = (uint8_t)IFTODT(w->st[LFS_SIDE_TO].st_mode);
-    return S_ISDIR(w->st[LFS_SIDE_TO].st_mode) ? enter_entry(w, error) : LFS_WALK_FILE;
+    if (w->type != DT_DIR)
+        return LFS_WALK_FILE;
+    close_fd(&w->fd[LFS_SIDE_TO]);
+    close_fd(&w->fd[LFS_SIDE_FROM]);
+    return enter_entry(w, dir, item, error);
+}
+
+/* The event of a name, or 0 if there is nothing there any more. What it was when its directory was read is what it
+ * is taken for, but something else may stand there by now. */
+static int visit(lfs_walk *w, const lfs_walk_dir *dir, const lfs_walk_item *item, lfs_error *error)
+{
+    int r = -ENOTDIR;
+
+    if (set_path(w, dir, item) < 0)
+        return lfs_fail(error, ENOMEM, "diff");
+    w->in_from = item->flags & LFS_ITEM_FROM;
+    w->type = item->type;
+    if (item->flags & LFS_ITEM_WHITEOUT)
+        return LFS_WALK_WHITEOUT;
+    if (w->light && item->type != DT_DIR)
+        return LFS_WALK_FILE;
+    if (item->type == DT_DIR)
+        r = enter_entry(w, dir, item, error);
+    if (r == -ENOTDIR)
+        r = visit_file(w, dir, item, error);
+    return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
 static int step(lfs_walk *w, lfs_error *error)

@@ -9,8 +9,11 @@
 #include <stdio.h>
 #include <sys/xattr.h>
 
+#include "syscalls.h"
+
 #define LIST_MAX 65536u  /* XATTR_LIST_MAX */
 #define VALUE_MAX 65536u /* XATTR_SIZE_MAX */
+#define FEW 512u         /* what most take: the kernel allocates for each call as much as is offered */
 #define HEAD 6u
 #define ESCAPE "overlay."
 
@@ -127,39 +130,84 @@ static int append_sorted(lfs_xattrs *x, lfs_buf *out)
     return 0;
 }
 
-/* An O_PATH descriptor has no attribute calls of its own; its magic link leads to the very inode, be it a
- * symbolic link. */
+int lfs_xattrs_probe(lfs_xattrs *x, int dirfd, const char *name)
+{
+    int n;
+
+    if (lfs_buf_reserve(&x->list, LIST_MAX) < 0)
+        return -ENOMEM;
+    n = lfs_sys_listxattrat(dirfd, name, x->list.data, FEW);
+    if (n == -ERANGE)
+        n = lfs_sys_listxattrat(dirfd, name, x->list.data, LIST_MAX);
+    if (n <= 0)
+        return n == -EOPNOTSUPP ? 0 : n;
+    for (const char *p = x->list.data; p < x->list.data + n; p += strlen(p) + 1)
+        if (classify(x, p, strlen(p)) == MARK)
+            return 1;
+    return 0;
+}
+
+/* An inode whose attributes are read. An O_PATH descriptor has no such calls of its own; its magic link leads to
+ * the very inode, be it a symbolic link. */
+typedef struct holder {
+    int fd;
+    char path[32]; /* "": by the descriptor */
+} holder;
+
+static ssize_t list_names(const holder *h, char *buf, size_t cap)
+{
+    return h->path[0] != '\0' ? listxattr(h->path, buf, cap) : flistxattr(h->fd, buf, cap);
+}
+
+static ssize_t get_value(const holder *h, const char *name, char *buf, size_t cap)
+{
+    return h->path[0] != '\0' ? getxattr(h->path, name, buf, cap) : fgetxattr(h->fd, name, buf, cap);
+}
+
+/* One attribute to raw; 0 or -errno. */
+static int read_value(lfs_xattrs *x, const holder *h, const char *name, lfs_marks *marks)
+{
+    int class = classify(x, name, strlen(name));
+    int64_t at;
+    ssize_t m;
+
+    if (class == PRIVATE)
+        return 0;
+    at = begin_record(x, class, name, strlen(name), VALUE_MAX);
+    if (at < 0)
+        return (int)at;
+    m = get_value(h, name, x->raw.data + at, FEW);
+    if (m < 0 && errno == ERANGE)
+        m = get_value(h, name, x->raw.data + at, VALUE_MAX);
+    if (m < 0 && errno != ENODATA)
+        return -errno;
+    if (m < 0)
+        drop_record(x);
+    else
+        end_record(x, class, name, at, (size_t)m, marks);
+    return 0;
+}
+
 int lfs_xattrs_read(lfs_xattrs *x, int fd, bool opath, lfs_buf *out, lfs_marks *marks)
 {
-    char path[32];
+    holder h = {.fd = fd};
     ssize_t n;
 
     memset(marks, 0, sizeof *marks);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (opath)
+        snprintf(h.path, sizeof h.path, "/proc/self/fd/%d", fd);
     if (lfs_buf_reserve(&x->list, LIST_MAX) < 0)
         return -ENOMEM;
-    n = opath ? listxattr(path, x->list.data, LIST_MAX) : flistxattr(fd, x->list.data, LIST_MAX);
+    n = list_names(&h, x->list.data, FEW);
+    if (n < 0 && errno == ERANGE)
+        n = list_names(&h, x->list.data, LIST_MAX);
     if (n <= 0)
         return n == 0 || errno == ENOTSUP ? 0 : -errno;
     x->raw.len = x->order.len = 0;
     for (const char *name = x->list.data; name < x->list.data + n; name += strlen(name) + 1) {
-        int class = classify(x, name, strlen(name));
-        int64_t at;
-        ssize_t m;
-
-        if (class == PRIVATE)
-            continue;
-        at = begin_record(x, class, name, strlen(name), VALUE_MAX);
-        if (at < 0)
-            return (int)at;
-        m = opath ? getxattr(path, name, x->raw.data + at, VALUE_MAX)
-                  : fgetxattr(fd, name, x->raw.data + at, VALUE_MAX);
-        if (m < 0 && errno != ENODATA)
-            return -errno;
-        if (m < 0)
-            drop_record(x);
-        else
-            end_record(x, class, name, at, (size_t)m, marks);
+        int r = read_value(x, &h, name, marks);
+        if (r < 0)
+            return r;
     }
     return append_sorted(x, out);
 }

@@ -135,7 +135,8 @@ void lfs_reader_free(lfs_reader *r);
  * Diff: what an overlayfs upper directory changes, or what makes tree `from` into tree `to`; as a layer tar
  * (lfs_diff_read) or as a list (lfs_diff_changes), one of the two a handle.
  *
- * A name that is gone when the walk comes to it never was; a file that becomes shorter while it is read is
+ * A name that is gone when the walk comes to it never was (the list of an upper does not look again at what is no
+ * directory: that was there when its directory was read); a file that becomes shorter while it is read is
  * -EAGAIN. What a layer cannot hold (a name that begins with .wh., a device 0:0 of a tree, an attribute's name
  * with "=") is -EINVAL, an upper whose content overlayfs has left below (redirect, metacopy) -EOPNOTSUPP.
  */

@@ -1,6 +1,5 @@
 """``Differ``: what an upper directory changes, or what makes one tree into another."""
 
-import struct
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from layerfs.native._reader import Reader
 __all__ = ["Change", "DiffStats", "Differ"]
 
 _NO_CLAMP = (1 << 63) - 1
+_KINDS = {ord(kind): kind for kind in "ACD"}
 
 
 class Change(msgspec.Struct, frozen=True, order=True):
@@ -92,9 +92,9 @@ class Differ(Handle):
         while n := self._fill(lib.lfs_diff_changes, 1 << 16):
             data, at = ffi.buffer(self._buffer, n)[:], 0
             while at < n:
-                kind, dtype, length = struct.unpack_from("<BBH", data, at)
-                at += 4 + length
-                yield Change(data[at - length : at], chr(kind), dtype)
+                begin = at + 4
+                at = begin + (data[at + 2] | data[at + 3] << 8)
+                yield Change(data[begin:at], _KINDS[data[begin - 4]], data[begin - 3])
 
     @property
     def stats(self) -> DiffStats:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command, one
 from layerfs.cli.texts import shown_path
+
+if TYPE_CHECKING:
+    from layerfs.native import Change
 
 __all__ = ["COMMAND", "run"]
 
@@ -28,17 +33,22 @@ def run(args: Args, context: Context) -> None:
     """Print a line for each path, sorted."""
     changes = context.store.diff(*args.rest)
     if not args.format:
-        lines = (f"{change.kind} {shown_path(_absolute(change.path))}\n" for change in changes)
-        while piece := "".join(islice(lines, _LINES)):
-            context.out(piece)
+        write = _shown if sys.stdout.isatty() else _exact
+        while piece := list(islice(changes, _LINES)):
+            context.out(write(piece))
         return
     import json
 
     found: dict[str, list[str]] = {"changed": [], "added": [], "deleted": []}
     for change in changes:
-        found[_KINDS[change.kind]].append(os.fsdecode(_absolute(change.path)))
+        found[_KINDS[change.kind]].append(os.fsdecode(b"/" + change.path))
     context.out(json.dumps({name: paths for name, paths in found.items() if paths}) + "\n")
 
 
-def _absolute(path: bytes) -> bytes:
-    return b"/" + path.lstrip(b"/")
+def _exact(changes: list[Change]) -> str:
+    """Many are decoded at once: there may be a million."""
+    return os.fsdecode(b"".join([b"%b /%b\n" % (change.kind.encode(), change.path) for change in changes]))
+
+
+def _shown(changes: list[Change]) -> str:
+    return "".join([f"{change.kind} {shown_path(b'/' + change.path)}\n" for change in changes])
