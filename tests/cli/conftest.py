@@ -23,13 +23,13 @@ class Layerfs:
             "TZ": "UTC",
         }
 
-    def process(self, *words, code=0, data=None, environment=None, **keywords):
+    def process(self, *words, code=0, data=None, environment=None, timeout=120, **keywords):
         result = subprocess.run(
             [sys.executable, "-m", "layerfs", *(word if isinstance(word, bytes) else str(word) for word in words)],
             input=b"" if data is None else data,
             capture_output=True,
             env=self.environment | (environment or {}),
-            timeout=120,
+            timeout=timeout,
             **keywords,
         )
         assert code is None or result.returncode == code, (
