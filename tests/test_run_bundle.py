@@ -20,6 +20,7 @@ def store(tmp_path_factory):
         add_box(store, root)
         yield store
         assert store.containers.list() == []
+        store.snapshots.close()
         assert list((root / "snapshots").iterdir()) == []
         store.snapshots.release_layers()
 

@@ -58,6 +58,7 @@ def store(shared):
         container.remove(force=True, volumes=True)
     for volume in shared.containers.volumes.list():
         shared.containers.volumes.remove(volume.name)
+    shared.snapshots.close()
     for place in (shared.root / "containers", shared.root / "snapshots", shared.run_root / "containers"):
         assert list(place.iterdir()) == []
     if (shared.run_root / "sockets").exists():

@@ -48,6 +48,7 @@ def store(shared):
         container.remove(force=True, volumes=True)
     for volume in shared.containers.volumes.list():
         shared.containers.volumes.remove(volume.name)
+    shared.snapshots.close()
     assert list((shared.root / "containers").iterdir()) == []
     assert list((shared.root / "snapshots").iterdir()) == []
     assert list((shared.root / "volumes").iterdir()) == []
@@ -447,6 +448,7 @@ def test_the_next_command_notices_that_a_keeper_was_killed(store, runtime, remov
     child = keeper(store, runtime, removal, "sh", "-c", "echo x >/x; sleep 60")
     container = store.containers.get("kept")
     pid = container.pid
+    wait_for(lambda: Path(f"/proc/{pid}/root/x").exists())
     child.kill()
     child.wait()
     assert store.containers.get("kept").status == "running"  # the container goes on

@@ -38,6 +38,7 @@ def crowd(tmp_path_factory):
             for container in made:
                 container.remove(force=True)
             store.snapshots.release_layers()
+        store.snapshots.close()
         assert list((root / "snapshots").iterdir()) == []
         assert [path for id in ids for path in Path("/sys/fs/cgroup").glob(f"*/layerfs/{id}")] == []
 

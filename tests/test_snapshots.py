@@ -297,6 +297,7 @@ def test_a_volatile_upper_of_an_earlier_boot_is_refused(world: World, monkeypatc
             world.snapshots.mount("k")
     assert boot_id() != "the next boot"
     world.snapshots.remove("k")
+    world.snapshots.close()
     assert os.listdir(world.snapshots.root) == []
 
 
@@ -338,6 +339,8 @@ def test_removal_takes_all_of_it(world: World) -> None:
     world.snapshots.release("k")
     world.snapshots.remove("k")
     assert world.snapshots.list() == []
+    assert not world.snapshots.upper("k").exists()
+    world.snapshots.close()
     assert os.listdir(world.snapshots.root) == []
 
 

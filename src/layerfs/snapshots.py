@@ -31,6 +31,7 @@ from layerfs.fsutil import boot_id, disk_usage, write_atomic
 from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database, SnapshotRow
+from layerfs.trash import PREFIX, Trash
 
 if TYPE_CHECKING:
     from layerfs import native, userns
@@ -65,6 +66,7 @@ class SnapshotStore:
         self._layers = layers
         self._database = database
         self._left = False
+        self._trash = Trash(root)
 
     # ---- what there is ----
 
@@ -132,16 +134,22 @@ class SnapshotStore:
             return disk_usage(self.upper(key))
 
     def remove(self, key: str) -> None:
-        """Remove a snapshot and all that was changed in it; InUseError while it is mounted."""
-        trash = self.root / f".removed-{os.urandom(8).hex()}"
-        with system_errors(f"remove snapshot {key}"):
-            with self._database.transaction():
-                self._refuse_mounted(self.row(key), "remove")
-                self._database.remove_snapshot(key)
-                with suppress(FileNotFoundError):
-                    os.rename(self.root / key, trash)
+        """Remove a snapshot and all that was changed in it; InUseError while it is mounted.
+
+        It is gone at once; its space is free a moment later, at the latest when ``close`` returns.
+        """
+        with system_errors(f"remove snapshot {key}"), self._database.transaction():
+            self._refuse_mounted(self.row(key), "remove")
+            self._database.remove_snapshot(key)
             with suppress(FileNotFoundError):
-                userns.remove_owned(trash)
+                self._trash.take(self.root / key)
+        self._trash.empty()
+
+    def discard(self, directory: Path) -> None:
+        """Let a directory beside the snapshots, on their file system, go as they go; no error when it is not there."""
+        with system_errors(f"remove {directory}"), suppress(FileNotFoundError):
+            self._trash.take(directory)
+            self._trash.empty()
 
     def sweep(self) -> int:
         """Remove directories that no snapshot owns, and records of snapshots that were gone already: litter of crashes;
@@ -156,11 +164,9 @@ class SnapshotStore:
                 known = {row.key for row in rows}
                 litter = [path for path in self.root.iterdir() if path.name not in known]
                 for path in litter:
-                    if not path.name.startswith(".removed-"):
-                        os.rename(path, self.root / f".removed-{os.urandom(8).hex()}")
-            for path in self.root.glob(".removed-*"):
-                with suppress(FileNotFoundError):
-                    userns.remove_owned(path)
+                    if not path.name.startswith(PREFIX):
+                        self._trash.take(path)
+            self._trash.sweep()
             return len(litter)
         return 0
 
@@ -260,9 +266,10 @@ class SnapshotStore:
         self._layers.release(sorted(set(self._layers.mounted()) - self._needed()))
 
     def close(self) -> None:
-        """Unmount the layers that were left mounted, and that nobody needs."""
+        """Unmount the layers that were left mounted, and that nobody needs; wait until what was removed is deleted."""
         if self._left:
             self.release_layers()
+        self._trash.wait()
 
     def _needed(self) -> set[Digest]:
         return {diff_id for row in self._database.mounted_snapshots() if _is_mounted(row) for diff_id in row.diff_ids}

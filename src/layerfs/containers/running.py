@@ -164,5 +164,4 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
         for name in anonymous:
             with suppress(InUseError, NotFoundError):
                 parts.volumes.remove(name)
-    with suppress(FileNotFoundError):
-        remove_tree(parts.directory(id))
+    parts.snapshots.discard(parts.directory(id))

@@ -1,0 +1,104 @@
+"""Trash: what is removed vanishes at once, by a rename; its files go in the background.
+
+A container that wrote much takes long to delete: the kernel has to let go of each page that was not written yet, and
+some file systems tell the disk of each block. Nobody who removes it needs to wait for that. A thread deletes what was
+taken, and the process does not end before that thread has. After a crash the next process that takes something here
+deletes what is left; a lock on each directory keeps two from deleting the same.
+"""
+
+import fcntl
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerfs.errors import LayerfsError, system_errors
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    from layerfs import userns
+else:  # only what removes needs it
+    userns = LateModule("layerfs.userns")
+
+__all__ = ["PREFIX", "Trash"]
+
+PREFIX = ".removed-"
+"""How the names begin of what is on its way out."""
+
+
+class Trash:
+    """Directories that are being deleted, below ``root``. Any number of threads and processes may use it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._pending: deque[Path] = deque()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._looked = False
+
+    def take(self, path: Path) -> None:
+        """Let a directory of this file system vanish from its place; it is deleted once ``empty`` was called.
+
+        OSError, FileNotFoundError when it is not there.
+        """
+        target = self._root / f"{PREFIX}{os.urandom(8).hex()}"
+        os.rename(path, target)
+        self._pending.append(target)
+
+    def empty(self) -> None:
+        """Begin to delete what was taken, and the first time also what a crash left; no error when that cannot be."""
+        with self._guard:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._thread = threading.Thread(target=self._work, name="layerfs-trash")
+            try:
+                self._thread.start()
+                return
+            except RuntimeError:  # the process ends, or may not have one more
+                self._thread = None
+        self._work()
+
+    def wait(self) -> None:
+        """Wait until all that was taken is deleted."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def sweep(self) -> None:
+        """Delete all that is there, now; NativeError for what cannot be deleted."""
+        self.empty()
+        self.wait()
+        for path in self._root.glob(f"{PREFIX}*"):
+            with system_errors(f"remove {path}"):
+                _delete(path)
+
+    def _work(self) -> None:
+        if not self._looked:
+            self._looked = True
+            with suppress(OSError):
+                self._pending.extend(self._root.glob(f"{PREFIX}*"))
+        while True:
+            with self._guard:  # so that ``empty`` either sees it in the list, or a thread that looks once more
+                if not self._pending:
+                    self._thread = None
+                    return
+                path = self._pending.popleft()
+            with suppress(OSError, LayerfsError):  # ``sweep`` says what is wrong with it
+                _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Delete a directory, unless somebody else is at it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        userns.remove_owned(path)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    finally:
+        os.close(fd)

@@ -1,0 +1,126 @@
+"""What is removed vanishes at once, and is deleted in the background: also after a crash, and never by two at once."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from layerfs import trash, userns
+from layerfs.errors import LayerfsError
+from layerfs.trash import Trash
+
+MAKE = """
+import os, sys, time
+from pathlib import Path
+from layerfs import trash, userns
+root = Path(sys.argv[1])
+def slow(path):
+    print("deleting", flush=True)
+    time.sleep(float(sys.argv[2]))
+    real(path)
+real = userns.remove_owned
+userns.remove_owned = slow
+there = trash.Trash(root)
+(root / "a" / "b").mkdir(parents=True)
+there.take(root / "a")
+there.empty()
+"""
+
+
+def fill(root: Path, name: str) -> Path:
+    place = root / name / "upper" / "deep"
+    place.mkdir(parents=True)
+    (place / "file").write_bytes(b"x" * 4096)
+    return root / name
+
+
+def hold(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Deleting waits for the event."""
+    go, real = threading.Event(), userns.remove_owned
+
+    def held(path: Path) -> None:
+        assert go.wait(10)
+        real(path)
+
+    monkeypatch.setattr(userns, "remove_owned", held)
+    return go
+
+
+def test_it_vanishes_at_once_and_is_deleted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, there = hold(monkeypatch), Trash(tmp_path)
+    for name in ("one", "two"):
+        there.take(fill(tmp_path, name))
+        there.empty()
+    assert sorted(path.name[:9] for path in tmp_path.iterdir()) == [trash.PREFIX, trash.PREFIX]
+    go.set()
+    there.wait()
+    assert os.listdir(tmp_path) == []
+
+
+def test_many_threads(tmp_path: Path) -> None:
+    there = Trash(tmp_path)
+
+    def remove(number: int) -> None:
+        for count in range(20):
+            there.take(fill(tmp_path, f"{number}-{count}"))
+            there.empty()
+
+    threads = [threading.Thread(target=remove, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    there.wait()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_ends_only_when_all_is_deleted(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE, tmp_path, "0.3"], check=True, stdout=subprocess.DEVNULL)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_removal(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", MAKE, tmp_path, "60"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"deleting\n"
+        there = Trash(tmp_path)
+        there.take(fill(tmp_path, "mine"))
+        there.empty()
+        there.wait()
+        assert len(os.listdir(tmp_path)) == 1  # the other one is at it, and has its lock
+        process.kill()
+    there = Trash(tmp_path)
+    there.take(fill(tmp_path, "mine"))
+    there.empty()
+    there.wait()
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_no_thread_can_be_had_it_is_deleted_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    there = Trash(tmp_path)
+    there.take(fill(tmp_path, "one"))
+    there.empty()
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_deleted_is_told_by_the_sweep_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(userns, "remove_owned", refuse)
+    there = Trash(tmp_path)
+    there.take(fill(tmp_path, "one"))
+    there.empty()
+    there.wait()
+    with pytest.raises(LayerfsError, match=r"remove .*removed-.*not permitted"):
+        there.sweep()
+    monkeypatch.undo()
+    there.sweep()
+    assert os.listdir(tmp_path) == []
