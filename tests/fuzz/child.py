@@ -6,7 +6,8 @@ from pathlib import Path
 import atheris
 
 sys.path[:0] = [str(Path(__file__).parent)]
-with atheris.instrument_imports(include=["layerfs.build", "layerfs.reference", "layerfs.variables", "layerfs.imageconfig"]):
+_FUZZED = ["layerfs.build", "layerfs.reference", "layerfs.variables", "layerfs.imageconfig"]
+with atheris.instrument_imports(include=_FUZZED):
     from targets import SEEDS, TARGETS, regressions
 
 _, name, *words = sys.argv

@@ -28,7 +28,7 @@ def dockerfile(data: bytes) -> None:
     try:
         file = parse(data)
     except InvalidInputError as error:
-        assert error.file == "Dockerfile", "it is not said where"
+        _told(error)
         return
     for finding in check_dockerfile(file)[0]:
         assert finding.line > 0
@@ -39,6 +39,11 @@ def dockerfile(data: bytes) -> None:
         for instruction in stage.instructions:
             assert instruction.line.number > before, "lines go backwards"
             before = instruction.line.number
+
+
+def _told(error: InvalidInputError) -> None:
+    """A mistake in a file says in which one."""
+    assert error.file == "Dockerfile", "it is not said where"
 
 
 def reference(data: bytes) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import tracer
+from counting import points
 from world import SCENARIOS, World, said
 
 pytestmark = [
@@ -27,7 +28,7 @@ def killed_at_each(world: World, name: str, counts: Counter[str], step: int, *, 
     whole = world.command(scenario)
     assert whole.code == 0, (whole.code, whole.out, whole.err)
     problems = []
-    for number in range(step // 2, len(whole.calls), step):
+    for number in points(range(step // 2, len(whole.calls), step)):
         world.reset(template)
         result = world.command(
             scenario, lambda call, number=number: tracer.KILL if call.number == number else None, only_first=only_first

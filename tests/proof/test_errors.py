@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import tracer
+from counting import points
 from world import SCENARIOS, World, said
 
 pytestmark = [
@@ -32,8 +33,8 @@ def failed_at_each(
     whole = world.command(scenario)
     assert whole.code == 0, (whole.code, whole.out, whole.err)
     problems = []
-    for turn, number in enumerate(range(step // 2, len(whole.calls), step)):
-        action = errors[turn % len(errors)]
+    for number in points(range(step // 2, len(whole.calls), step)):
+        action = errors[number // step % len(errors)]
         if action == tracer.SHORT and "write" not in whole.calls[number].name:
             continue
         world.reset(template)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tracer
+from counting import LEFT_OUT, TIME
 from disk import Disk
 from world import SCENARIOS, Scenario, World, said
 
@@ -40,6 +41,9 @@ def lost_at_each_sync(world: World, name: str, counts: Counter[str], step: int, 
     pending: list[str] = []
 
     def look(where: str, done: str = "") -> None:
+        if TIME.is_over:
+            counts[LEFT_OUT] += seeds + 2
+            return
         for kind in disk.states(target, seeds):
             counts["states of a disk after a power cut"] += 1
             try:
