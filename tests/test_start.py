@@ -64,7 +64,10 @@ def loaded(tmp_path: Path, *words: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
-LISTS = {"json", "layerfs.commit", "layerfs.native", "layerfs.runtime.choice", "lz4", "shutil", "socket", "subprocess"}
+# What pathlib, uuid and msgspec bring with them and no short command needs ("inspect" comes with typing_extensions).
+STOOD_IN_FOR = {"inspect", "ipaddress", "msgspec.inspect", "platform", "textwrap", "urllib.parse"}
+OF_OTHERS = {"json", "layerfs.commit", "layerfs.native", "layerfs.runtime.choice", "lz4", "shutil", "socket"}
+LISTS = STOOD_IN_FOR | OF_OTHERS | {"subprocess"}
 
 
 @pytest.mark.parametrize("verb", ["ps", "images", "info"])
@@ -82,3 +85,27 @@ def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
     found = loaded(tmp_path, *words)
     assert "msgspec" in found
     assert found & {"inspect", "ast", "tomllib"} == set()  # typing_extensions loads the first two
+
+
+WHOLE = """
+import sys
+from layerfs.cli.lean import import_values
+import_values()
+loaded = set(sys.modules)
+import ipaddress, pathlib, platform, textwrap, typing, urllib.parse, msgspec
+print(sorted(loaded & {"ipaddress", "platform", "textwrap", "typing_extensions", "urllib.parse"}))
+print(pathlib.Path("/a b").as_uri(), platform.system(), textwrap.dedent(" a"), ipaddress.ip_address("::1"))
+print(urllib.parse.quote("/a b"), typing.ForwardRef("int").__forward_arg__)
+print(msgspec.inspect.type_info(int) == msgspec.inspect.IntType(), msgspec.json.schema(int), msgspec.msgpack.encode(1))
+"""
+
+
+def test_what_is_imported_the_short_way_is_whole_afterwards() -> None:
+    found = subprocess.run([sys.executable, "-c", WHOLE], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines() == [
+        "[]",
+        "file:///a%20b Linux a ::1",
+        "/a%20b int",
+        "True {'type': 'integer'} b'\\x01'",
+    ]

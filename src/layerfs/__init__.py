@@ -7,14 +7,18 @@ with Store.open() as store:
     print(image.id, image.diff_ids)
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+# As in ``typing``, which is not imported here: __main__ tells the interpreter first to look for garbage less often.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from layerfs.store import Store
 
 __all__ = ["Store", "__version__"]
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from layerfs.store import Store
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,13 @@ A package that gives names of its modules says which module has which (PEP 562),
 the imports themselves; ``tests/test_start.py`` compares the two.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["LateModule", "late_names"]
+__all__ = ["LateModule", "late_names", "put_off"]
 
 
 def late_names(package: str, **modules: str) -> Callable[[str], Any]:
@@ -29,8 +31,24 @@ def late_names(package: str, **modules: str) -> Callable[[str], Any]:
 class LateModule:
     """Stands for a module until one of its names is asked for."""
 
+    __spec__ = None  # the import system looks at it
+
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self._name), name)
+
+
+@contextmanager
+def put_off(*names: str) -> Iterator[None]:
+    """Who imports one of these modules in here, and only that, gets one that is loaded at its first use."""
+    modules: dict[str, Any] = sys.modules
+    stand_ins = {name: LateModule(name) for name in names if name not in modules}
+    modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if modules.get(name) is stand_in:
+                del modules[name]

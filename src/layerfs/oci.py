@@ -5,7 +5,7 @@ are made new. Members that these models do not know are ignored, as the specific
 Sources: image-spec media-types.md, descriptor.md, manifest.md, image-index.md, config.md; Docker's manifest v2.
 """
 
-import platform as _host
+import os
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -139,7 +139,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     @classmethod
     def host(cls) -> Self:
         """This machine's."""
-        machine = _host.machine()
+        machine = os.uname().machine
         return cls(os="linux", architecture=_ARCHITECTURES.get(machine, machine), variant=_VARIANTS.get(machine))
 
     def matches(self, other: "Platform") -> bool:
@@ -287,7 +287,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _T = TypeVar("_T")
-_Document = TypeVar("_Document", "Manifest", "Index")
+_Document = TypeVar("_Document", Manifest, Index)
 
 
 def _digest_hook(kind: type, value: Any) -> Any:

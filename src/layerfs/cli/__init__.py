@@ -15,7 +15,7 @@ from importlib import import_module
 
 from layerfs.cli.commands import GROUPS, VERBS, Entry
 from layerfs.cli.context import Context
-from layerfs.cli.lean import import_msgspec
+from layerfs.cli.lean import import_values
 from layerfs.cli.options import Command, flag, helped, one
 from layerfs.errors import InvalidInputError, LayerfsError, native_error
 
@@ -121,7 +121,7 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
         sys.stdout.write(helped(f"layerfs {title}", entry.summary, command))
         return 0
     if entry.module not in _WITHOUT_STORE:
-        import_msgspec()
+        import_values()
     return module.run(args, context) or 0
 
 

@@ -43,11 +43,13 @@ class Connection:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        # A store on a read-only file system cannot have the shared memory that WAL needs.
-        uri = self.path.absolute().as_uri() + ("?mode=ro&immutable=1" if self.readonly else "")
+        place = str(self.path)
+        if self.readonly:
+            # A store on a read-only file system cannot have the shared memory that WAL needs.
+            place = self.path.absolute().as_uri() + "?mode=ro&immutable=1"
         with _translated(self.path):
             connection = sqlite3.connect(
-                uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                place, uri=self.readonly, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
                 connection.row_factory = sqlite3.Row

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from layerfs.cli.context import Context
 from layerfs.cli.fetching import PULL, fetch_image
-from layerfs.cli.lean import import_msgspec
+from layerfs.cli.lean import import_values
 from layerfs.cli.options import Args, Command, flag
 from layerfs.cli.run_options import RUN_OPTIONS, flags_of
 
@@ -28,7 +28,7 @@ COMMAND = Command(
 
 def run(args: Args, context: Context) -> None:
     """Make the container, write the bundle, and print the container's ID."""
-    import_msgspec()
+    import_values()
     from layerfs.cli.cidfile import Cidfile
     from layerfs.containers import create_options
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
 from layerfs.cli.fetching import PULL, fetch_image
-from layerfs.cli.lean import import_msgspec
+from layerfs.cli.lean import import_values
 from layerfs.cli.options import Args, Command
 from layerfs.cli.run_options import RUN_OPTIONS, flags_of
 
@@ -32,7 +32,7 @@ def run(args: Args, context: Context) -> None:
 
 def options_of(args: Args) -> CreateOptions:
     """Return what the user wants the container to be."""
-    import_msgspec()
+    import_values()
     from layerfs.containers import create_options
 
     return create_options(args.rest[0], args.rest[1:], flags_of(args))
