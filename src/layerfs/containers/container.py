@@ -350,6 +350,22 @@ class Container(ContainerFacts):
             raise self._in_use(verb) from None
         return stack
 
+    @contextmanager
+    def at_rest(self, verb: str) -> Iterator[None]:
+        """Its lock, held, for a ``with``, with nothing left of what earlier runs had. InUseError while it runs."""
+        from layerfs.runtime import read_report  # a list of containers does not need it
+
+        self.refresh()
+        with self.locked(verb):
+            self._look()
+            if self._state.status in LIVE:
+                raise InUseError(f"{verb} container {self.name}: it is running", hint="stop it first")
+            report = read_report(self.directory)
+            if report is not None:
+                wait_gone(report.keeper, _FORCE_SECONDS)  # it lets go of the upper a moment after it told of the end
+            running.clean_up(self._parts, self.id)
+            yield
+
     def _in_use(self, verb: str) -> InUseError:
         return InUseError(f"{verb} container {self.name}: it is running", hint="stop it first, or use --force")
 

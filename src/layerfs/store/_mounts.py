@@ -4,12 +4,13 @@ A mounted image is a snapshot of kind ``view`` in the database, so that its laye
 """
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from layerfs.containers import ContainerStore
 from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
 from layerfs.fsutil import boot_id
 from layerfs.images import Image
@@ -30,7 +31,7 @@ class MountInfo(msgspec.Struct, frozen=True):
     path: Path
 
 
-def mount(parts: Parts, text: str, target: Path | None = None) -> Path:
+def mount(parts: Parts, containers: ContainerStore, text: str, target: Path | None = None) -> Path:
     """Mount a container writable, or an image read-only, at ``target`` or below the run directory; where that is.
 
     What is mounted already stays where it is. NotFoundError, InUseError while a container runs.
@@ -51,19 +52,19 @@ def mount(parts: Parts, text: str, target: Path | None = None) -> Path:
             place.mkdir(mode=0o755, parents=True, exist_ok=True)
         elif not place.is_dir():
             raise InvalidInputError(f"mount {text}: {place} is not a directory")
-    if diff_ids is None:
-        fd = parts.snapshots.mount(key)
-    else:
-        with parts.database.transaction():
-            with suppress(NotFoundError):
-                parts.snapshots.row(key)
-                parts.database.remove_snapshot(key)  # of an earlier boot
-            parts.database.add_snapshot(key, diff_ids, "view")
-        fd = parts.snapshots.view(diff_ids)
-    try:
+    with ExitStack() as held:
+        if diff_ids is None:
+            held.enter_context(containers.get(key).at_rest("mount"))
+            fd = parts.snapshots.mount(key)
+        else:
+            with parts.database.transaction():
+                with suppress(NotFoundError):
+                    parts.snapshots.row(key)
+                    parts.database.remove_snapshot(key)  # of an earlier boot
+                parts.database.add_snapshot(key, diff_ids, "view")
+            fd = parts.snapshots.view(diff_ids)
+        held.callback(os.close, fd)
         parts.snapshots.attach(fd, place, key)
-    finally:
-        os.close(fd)
     return place
 
 

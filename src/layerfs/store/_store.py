@@ -332,7 +332,7 @@ class Store:
         """Mount a container, or an image read-only; the directory, which stays the same when it is done again."""
         from layerfs.store._mounts import mount
 
-        return mount(self.parts, text, target)
+        return mount(self.parts, self.containers, text, target)
 
     def unmount(self, text: str | None = None, *, force: bool = False) -> list[str]:
         """Unmount an image or container, or all of them; their IDs."""
@@ -415,6 +415,7 @@ class Store:
         run, something is mounted, or another command works with the store."""
         from layerfs.store._migrating import migrate
 
+        self.containers.reap()
         count = migrate(self.parts, layer_format, progress=progress)
         self.parts = _parts(self.parts.places, self.database, layer_format, self.parts.use, self.parts.sync)
         self.layer_format, self._containers = layer_format, None
