@@ -8,6 +8,7 @@ A word stays one word whatever its variables hold. ``InvalidInputError`` says wh
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 from layerfs.errors import InvalidInputError
 
@@ -187,13 +188,19 @@ class _Expander:
 
 
 def _pattern(text: str, escape: str, *, greedy: bool) -> str:
-    """A regular expression for a shell's pattern of ``*``, ``?`` and escaped characters."""
+    """A regular expression for a shell's pattern of ``*``, ``?`` and escaped characters.
+
+    What a star stands for ends where what follows it is found first: another star takes up all that is between, so
+    there is no need to go back, which would take ages with many stars. Only the last one may.
+    """
     out: list[str] = []
+    stars: list[int] = []
     at = 0
     while at < len(text):
         char = text[at]
         at += 1
         if char == "*":
+            stars.append(len(out))
             out.append(".*" if greedy else ".*?")
         elif char == "?":
             out.append(".")
@@ -202,4 +209,7 @@ def _pattern(text: str, escape: str, *, greedy: bool) -> str:
             at += 1
         else:
             out.append(re.escape(char))
+    for star, following in pairwise(stars):
+        out[star] = "(?>.*?"
+        out[following - 1] += ")"
     return "".join(out)

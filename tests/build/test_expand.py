@@ -153,3 +153,9 @@ def test_trimming_against_an_oracle(value, pattern):
     for mark, expected in wanted.items():
         if not pattern.startswith(mark[0]):
             assert expand(f"${{v{mark}{pattern}}}", {"v": value}) == expected
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("form", ["${V#%s}", "${V##%s}", "${V%%%s}", "${V%%%%%s}", "${V/%s/x}", "${V//%s/x}"])
+def test_many_stars_take_no_ages(form):
+    assert expand(form % ("*a" * 30 + "b"), {"V": "a" * 300}) == "a" * 300

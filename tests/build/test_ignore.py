@@ -2,11 +2,13 @@
 
 import contextlib
 import posixpath
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerfs.build import ignore
 from layerfs.build.ignore import Matcher, read_patterns
 from layerfs.errors import InvalidInputError
 
@@ -38,6 +40,8 @@ TABLE = [
     ("a[b-d]e", "aae", False),
     ("a[^b-d]e", "aze", True),
     ("a[^b-d]e", "a/e", False),
+    ("a[--x]e", "a7e", True),
+    ("a[+--]e", "a,e", True),
     (".*", ".foo", True),
     (".*", "foo", False),
     ("abc.def", "abcdef", False),
@@ -173,3 +177,23 @@ def test_no_way_to_what_is_taken_back_is_cut(patterns, path):
 def test_any_pattern(pattern):
     with contextlib.suppress(InvalidInputError):
         Matcher(read_patterns(pattern)).matches("a/b")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "**/a" * 30 + "/b", "**a*" * 15 + "b", "a**" * 30 + "b"])
+def test_many_stars_take_no_ages(pattern):
+    """A context that somebody else made brings its own patterns."""
+    matcher = Matcher([pattern, f"!{pattern}"])
+    for path in ("a" * 250, "a/" * 120 + "a"):
+        assert not matcher.matches(path)
+        matcher.may_include_below(path)
+
+
+@settings(max_examples=1000)
+@given(st.text("*a/?[-]b", min_size=1, max_size=12), st.text("ab/", min_size=1, max_size=10))
+def test_walked_as_by_regular_expressions(pattern, path):
+    """Patterns of many stars go another way than those of few."""
+    with contextlib.suppress(InvalidInputError):
+        items = ignore._items(pattern)
+        walked = ignore._walk([item if item in ignore._STARS else re.compile(item, re.DOTALL) for item in items], path)
+        assert walked is (re.fullmatch("".join(items), path, re.DOTALL) is not None)

@@ -7,15 +7,18 @@ and of all patterns the last that matches counts.
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
 from layerfs.errors import InvalidInputError
 
-__all__ = ["Matcher", "glob_regex", "read_patterns"]
+__all__ = ["Matcher", "compile_glob", "read_patterns"]
 
 _SPECIAL = ".+()|{}$^"
+_IN_NAME, _DIRECTORIES, _ANYTHING = "[^/]*", "(?:.*/)?", ".*"
+_STARS = (_IN_NAME, _DIRECTORIES, _ANYTHING)
 
 
 def read_patterns(text: str) -> list[str]:
@@ -37,8 +40,52 @@ def read_patterns(text: str) -> list[str]:
     return found
 
 
-def glob_regex(pattern: str) -> str:
-    """A regular expression for a whole path; InvalidInputError for a pattern that is none."""
+def compile_glob(pattern: str) -> Callable[[str], bool]:
+    """Tells whether a whole path is what a pattern describes; InvalidInputError for a pattern that is none.
+
+    Patterns come with contexts of others: the time that one takes must not explode with its stars, as that of a regular
+    expression does, so those of more than two stars are walked.
+    """
+    items = _items(pattern)
+    if sum(item in _STARS for item in items) > 2:
+        return partial(_walk, [item if item in _STARS else re.compile(item, re.DOTALL) for item in items])
+    regex = re.compile("".join(items), re.DOTALL)
+    return lambda path: regex.fullmatch(path) is not None
+
+
+def _walk(items: "Sequence[str | re.Pattern[str]]", path: str) -> bool:
+    """The places in the pattern at which one may be after each character, all at once."""
+    places = _entered(items, 0)
+    for char in path:
+        found: set[int] = set()
+        for at in places:
+            item = items[at] if at < len(items) else ""
+            if not isinstance(item, str):
+                if item.fullmatch(char) is not None:
+                    found |= _entered(items, at + 1)
+            elif item == _ANYTHING or (item == _IN_NAME and char != "/"):
+                found |= _entered(items, at)
+            elif item == _DIRECTORIES:
+                found.add(at)
+                if char == "/":
+                    found |= _entered(items, at + 1)
+        places = found
+        if not places:
+            return False
+    return len(items) in places
+
+
+def _entered(items: "Sequence[str | re.Pattern[str]]", at: int) -> set[int]:
+    """A place, and those behind the stars there, each of which may stand for nothing."""
+    found = {at}
+    while at < len(items) and isinstance(items[at], str):
+        at += 1
+        found.add(at)
+    return found
+
+
+def _items(pattern: str) -> list[str]:
+    """Regular expressions of single characters, and stars."""
     out: list[str] = []
     at = 0
     while at < len(pattern):
@@ -46,12 +93,12 @@ def glob_regex(pattern: str) -> str:
         at += 1
         if char == "*":
             if pattern[at : at + 1] != "*":
-                out.append("[^/]*")
+                out.append(_IN_NAME)
                 continue
             at += 1
             if pattern[at : at + 1] == "/":
                 at += 1
-            out.append(".*" if at >= len(pattern) else "(?:.*/)?")
+            out.append(_ANYTHING if at >= len(pattern) else _DIRECTORIES)
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
@@ -65,7 +112,7 @@ def glob_regex(pattern: str) -> str:
             at += 1
         else:
             out.append(f"\\{char}" if char in _SPECIAL else char)
-    return "".join(out)
+    return out
 
 
 def _class_end(pattern: str, at: int) -> int:
@@ -86,7 +133,8 @@ def _class(text: str) -> str:
     inverted = text.startswith("^")
     body = text[1:] if inverted else text
     # Only ranges and escapes mean anything inside brackets.
-    body = re.sub(r"(?<!\\)([\[&~|^])", r"\\\1", body)
+    ranges = re.findall(r"(\\?.)(-\\?.)?", body, re.DOTALL)
+    body = "".join(_plain(first) + (f"-{_plain(last[1:])}" if last else "") for first, last in ranges)
     regex = f"[{'^/' if inverted else ''}{body}]"
     try:
         re.compile(regex)
@@ -95,9 +143,13 @@ def _class(text: str) -> str:
     return regex
 
 
+def _plain(char: str) -> str:
+    return char if char.startswith("\\") else re.escape(char)
+
+
 class _Pattern(msgspec.Struct, frozen=True):
     text: str
-    regex: "re.Pattern[str]"
+    is_path: Callable[[str], bool]
     inverted: bool
 
 
@@ -119,12 +171,12 @@ class Matcher:
         for pattern in self._patterns:
             if pattern.inverted != matched:
                 continue
-            if pattern.regex.fullmatch(path) is not None:
+            if pattern.is_path(path):
                 matched = not matched
                 continue
             if parents is None:
                 parents = _parents(path)
-            if any(pattern.regex.fullmatch(parent) is not None for parent in parents):
+            if any(map(pattern.is_path, parents)):
                 matched = not matched
         return matched
 
@@ -138,7 +190,7 @@ def _may_reach(pattern: Sequence[str], names: Sequence[str]) -> bool:
     for part, name in zip(pattern, names, strict=False):
         if "**" in part:
             return True
-        if re.fullmatch(glob_regex(part), name) is None:
+        if not compile_glob(part)(name):
             return False
     return True
 
@@ -153,4 +205,4 @@ def _compiled(pattern: str) -> _Pattern:
     text = pattern[1:] if inverted else pattern
     if not text:
         raise InvalidInputError("pattern '!': it names nothing to take back")
-    return _Pattern(text, re.compile(glob_regex(text), re.DOTALL), inverted)
+    return _Pattern(text, compile_glob(text), inverted)

@@ -4,13 +4,12 @@
 """
 
 import os
-import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from layerfs.build.ignore import Matcher, glob_regex
+from layerfs.build.ignore import Matcher, compile_glob
 from layerfs.errors import BuildError, InvalidInputError, NotFoundError, system_errors
 from layerfs.runtime.beneath import Place
 
@@ -84,25 +83,25 @@ class Tree:
         parts = [part for part in pattern.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise InvalidInputError(f"pattern {pattern!r}: '..' cannot stand in a pattern")
-        regexes = [None if part == "**" else re.compile(glob_regex(part), re.DOTALL) for part in parts]
-        for names in sorted(set(self._glob((), regexes))):
+        tests = [None if part == "**" else compile_glob(part) for part in parts]
+        for names in sorted(set(self._glob((), tests))):
             if not self.left_out(names) or self._reaches(names):
                 yield os.fsdecode(b"/".join(names))
 
-    def _glob(self, above: Names, regexes: Sequence["re.Pattern[str] | None"]) -> Iterator[Names]:
-        if not regexes:
+    def _glob(self, above: Names, tests: Sequence[Callable[[str], bool] | None]) -> Iterator[Names]:
+        if not tests:
             yield above
             return
-        first, rest = regexes[0], regexes[1:]
+        first, rest = tests[0], tests[1:]
         if first is None:  # ``**``: no directory, or any
             yield from self._glob(above, rest)
         for name, is_dir in self._children(above):
             if first is None:
                 if is_dir:
-                    yield from self._glob((*above, name), regexes)
+                    yield from self._glob((*above, name), tests)
                 elif not rest:
                     yield (*above, name)
-            elif first.fullmatch(os.fsdecode(name)) is not None and (is_dir or not rest):
+            elif first(os.fsdecode(name)) and (is_dir or not rest):
                 yield from self._glob((*above, name), rest)
 
     def _children(self, names: Names) -> list[tuple[bytes, bool]]:
