@@ -619,12 +619,23 @@ def test_no_archive_at_all(tmp_path: Path) -> None:
         pass
     with pytest.raises(NotFoundError, match="oci-layout"), open_archive(tmp_path, tmp_path):
         pass
-    with pytest.raises(InvalidInputError), open_archive(io.BytesIO(b""), tmp_path):
+    with pytest.raises(InvalidInputError), open_archive(object(), tmp_path):  # type: ignore[arg-type]
         pass
     with pytest.raises(InvalidInputError), create_archive(tmp_path / "x", "zip"):
         pass
     with pytest.raises(NotFoundError), create_archive(tmp_path / "no" / "x"):
         pass
+
+
+def test_an_archive_in_memory(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a", docker_save(BASE, TOP)).read_bytes()
+    found = []
+    for data in (plain, gzip.compress(plain)):
+        with open_archive(io.BytesIO(data), tmp_path) as archive:
+            found.append([image.descriptor for image in archive.images()])
+    with open_archive(tmp_path / "a", tmp_path) as archive:
+        assert found == [[image.descriptor for image in archive.images()]] * 2
+    assert os.listdir(tmp_path) == ["a"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -2,11 +2,12 @@
 
 import gzip
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from suites.blob_suite import NAME, BlobSuite, Memory, Place, Slow, layer_tar, m
 from layerfs.archives import create_archive, open_archive
 from layerfs.blobs import BlobReader, read_all
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.errors import IntegrityError, InvalidInputError, LayerfsError, NativeError, NotFoundError
 from layerfs.leases import Lease
 from layerfs.oci import MEDIA_LAYER_GZIP, MEDIA_MANIFEST, Descriptor, Manifest, encode, parse_manifest
 from layerfs.store import Store
@@ -406,8 +407,47 @@ def test_import_refuses(store: Store, tmp_path: Path) -> None:
         import_rootfs(store.layers, path, max_bytes=1000)
     with pytest.raises(NotFoundError):
         import_rootfs(store.layers, tmp_path / "none")
-    with pytest.raises(InvalidInputError):
-        import_rootfs(store.layers, BytesIO(BASE))
+    assert not list(store.layers.list())
+    assert left(store) == []
+
+
+class Sluggish(BytesIO):
+    """Gives as little as a network does, and perhaps breaks."""
+
+    def __init__(self, data: bytes, breaks: int = 1 << 30) -> None:
+        super().__init__(data)
+        self.breaks = breaks
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > self.breaks:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return super().read(min(size or 1, 700))
+
+
+def test_import_of_any_stream(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(BASE)
+    wanted = import_rootfs(store.layers, tmp_path / "x").diff_id
+    store.layers.delete(wanted)
+    ours, theirs = socket.socketpair()
+
+    def answer_and_end() -> None:
+        with theirs:
+            theirs.sendall(BASE)
+
+    feed = threading.Thread(target=answer_and_end)
+    feed.start()
+    with ours, ours.makefile("rb") as answer:  # whose descriptor gives what its buffer does not have yet
+        for stream in (BytesIO(BASE), BytesIO(gzip.compress(BASE)), Sluggish(BASE), answer):
+            assert import_rootfs(store.layers, stream).diff_id == wanted
+            store.layers.delete(wanted)
+    feed.join()
+    with pytest.raises(NativeError, match="read archive input: Connection reset by peer"):
+        import_rootfs(store.layers, Sluggish(BASE, breaks=2000))
+    closed = BytesIO(BASE)
+    closed.close()
+    for wrong in (object(), StringIO("text"), closed):
+        with pytest.raises(InvalidInputError, match="read archive input"):
+            import_rootfs(store.layers, wrong)  # type: ignore[arg-type]
     assert not list(store.layers.list())
     assert left(store) == []
 

@@ -19,27 +19,35 @@ SPOOL_LIMIT = 1 << 40
 
 
 @contextmanager
-def open_input(source: Path | str | BinaryIO) -> Iterator[tuple[int, str]]:
-    """A descriptor to read from, at the file's present position, and what to call it in errors.
+def open_input(source: Path | str | BinaryIO) -> Iterator[tuple[BlobReader, int | None, str]]:
+    """A reader of a file or stream from its present position on, its descriptor, and what to call it in errors.
 
-    A file object stays open and the caller's, and must not have been read through its buffer before.
+    A stream that has no descriptor of a file or pipe (None), as ``BytesIO`` or the answer of a web server, is read by
+    its own ``read``. A file object stays open and the caller's, and must not have been read through its buffer before.
     """
     if not isinstance(source, Path | str):
         name = source.name if isinstance(getattr(source, "name", None), str) else "input"
-        try:
-            fd = source.fileno()
-        except (OSError, AttributeError) as exc:
-            raise InvalidInputError(f"read {name}: not an open file") from exc
-        yield fd, f"archive {name.strip('<>')}"
+        what = f"archive {name.strip('<>')}"
+        file = _descriptor(source)
+        yield (_Raw(file, what) if file is not None else _Stream(source, what)), file, what
         return
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
         raise native_error(exc, f"open archive {source}") from exc
     try:
-        yield fd, f"archive {source}"
+        yield _Raw(fd, f"archive {source}"), fd, f"archive {source}"
     finally:
         os.close(fd)
+
+
+def _descriptor(source: BinaryIO) -> int | None:
+    """Of a file or pipe. What comes through a socket may be cut into pieces, or encrypted: the object knows how."""
+    try:
+        fd = source.fileno()
+        return None if stat.S_ISSOCK(os.fstat(fd).st_mode) else fd
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @contextmanager
@@ -51,16 +59,17 @@ def open_plain_tar(
     What is compressed or no regular file goes through an unnamed file in the directory ``spool``, which takes
     at most ``max_bytes``; IntegrityError beyond that, or when it is corrupt.
     """
-    with open_input(source) as (fd, what):
-        status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise InvalidInputError(f"read {what}: a directory")
-        plain = stat.S_ISREG(status.st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0
-        if plain and detect(os.pread(fd, 6, 0)) == "none":
-            yield fd, what
-            return
+    with open_input(source) as (reader, fd, what):
+        if fd is not None:
+            status = os.fstat(fd)
+            if stat.S_ISDIR(status.st_mode):
+                raise InvalidInputError(f"read {what}: a directory")
+            plain = stat.S_ISREG(status.st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0
+            if plain and detect(os.pread(fd, 6, 0)) == "none":
+                yield fd, what
+                return
         with _unnamed(spool) as spooled:
-            _spool(_Raw(fd, what), spooled, what, max_bytes)
+            _spool(reader, spooled, what, max_bytes)
             yield spooled, what
 
 
@@ -76,6 +85,25 @@ class _Raw:
             return os.read(self._fd, size)
         except OSError as exc:
             raise native_error(exc, f"read {self._what}") from exc
+
+
+class _Stream:
+    """A reader of an object that can be read."""
+
+    def __init__(self, source: BinaryIO, what: str) -> None:
+        self._source = source
+        self._what = what
+
+    def read(self, size: int = PIECE, /) -> bytes:
+        try:
+            data = self._source.read(size)
+        except OSError as exc:
+            raise native_error(exc, f"read {self._what}") from exc
+        except (AttributeError, ValueError) as exc:  # closed, or nothing to read from
+            raise InvalidInputError(f"read {self._what}: {exc}") from exc
+        if not isinstance(data, bytes):
+            raise InvalidInputError(f"read {self._what}: it gives {type(data).__name__}, not bytes")
+        return data
 
 
 @contextmanager

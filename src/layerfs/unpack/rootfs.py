@@ -26,7 +26,7 @@ def import_rootfs(
     max_entries: int = MAX_LAYER_ENTRIES,
     clamp_mtime: int | None = None,
 ) -> Layer:
-    """A layer of a whole root file system: a tar in any compression (a path or an open file), or a directory.
+    """A layer of a whole root file system: a tar in any compression (a path, an open file or a stream), or a directory.
 
     Of a directory, times after ``clamp_mtime`` (seconds since 1970) are set back to it. Raises IntegrityError for a
     damaged archive and beyond the limits, NotFoundError and NativeError. The layer is not recorded yet; ``protect`` of
@@ -62,5 +62,5 @@ def _open_tree(path: Path | str, clamp_mtime: int | None) -> Iterator[tuple[Blob
 def _open_tar(source: Path | str | BinaryIO) -> Iterator[tuple[BlobReader, str]]:
     from layerfs.archives import open_input  # commit and run need this package too, and no archives
 
-    with open_input(source) as (fd, what), open(fd, "rb", buffering=0, closefd=False) as file:
-        yield file, what
+    with open_input(source) as (reader, _, what):
+        yield reader, what
