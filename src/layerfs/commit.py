@@ -6,10 +6,8 @@ goes straight into the one writer of layers.  Nothing is written twice, and what
 
 import json
 import os
-import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from layerfs.errors import InvalidInputError, UnsupportedError, system_errors
 from layerfs.imageconfig import apply_changes, new_config, timestamp
 from layerfs.images import Image, ImageStore
 from layerfs.layers import Layer, LayerStore
+from layerfs.layers.feeding import feed
 from layerfs.leases import Lease
 from layerfs.metadata import Database
-from layerfs.native import Differ, DiffStats
+from layerfs.native import Buffer, Differ, DiffStats
 from layerfs.oci import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -40,9 +39,6 @@ __all__ = [
     "CommitOptions", "Frozen", "commit_image", "freeze_difference", "freeze_pieces", "freeze_tree", "freeze_upper",
     "layer_descriptors", "source_date_epoch",
 ]  # fmt: skip
-
-_PIECE = 1 << 20
-_AHEAD = 4
 
 _TO_DOCKER = {
     MEDIA_LAYER: DOCKER_LAYER,
@@ -139,12 +135,13 @@ def freeze_pieces(
     layers: LayerStore,
     database: Database,
     lease: Lease,
-    read: Callable[[], bytes],
+    read: Callable[[memoryview], Buffer],
     stats: Callable[[], DiffStats],
 ) -> Frozen:
-    """A layer of a tar that a ``Differ`` makes elsewhere: ``read`` gives its pieces, and ``stats`` then its totals."""
+    """A layer of a tar that a ``Differ`` makes: ``read`` gives its pieces, as ``feed`` asks for them, and ``stats``
+    then its totals."""
     with layers.writer(protect=lease.protect) as writer:
-        _pump(read, writer.write)
+        feed(writer, read)
         layer = writer.commit()
     record_layer(database, layer)
     return Frozen(layer, stats())
@@ -162,44 +159,8 @@ def source_date_epoch() -> int | None:
 
 def _freeze(layers: LayerStore, database: Database, lease: Lease, opener: Callable[[], Differ]) -> Frozen:
     with opener() as differ:
-        return freeze_pieces(layers, database, lease, lambda: differ.read(_PIECE), lambda: differ.stats)
-
-
-def _pump(read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
-    """Reading goes on in a thread of its own while pieces are written: both work without the GIL."""
-    first = read()
-    if len(first) < _PIECE:  # little, or nothing: a thread would cost more than it gives
-        while first:
-            write(first)
-            first = read()
-        return
-    pieces: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
-    stopped = threading.Event()
-
-    def fill() -> None:
-        try:
-            while not stopped.is_set():
-                piece = read()
-                pieces.put(piece)
-                if not piece:
-                    return
-        except BaseException as exc:
-            pieces.put(exc)
-
-    reader = threading.Thread(target=fill, name="layerfs-diff", daemon=True)
-    reader.start()
-    try:
-        write(first)
-        while piece := pieces.get():
-            if isinstance(piece, BaseException):
-                raise piece
-            write(piece)
-    finally:
-        stopped.set()
-        while reader.is_alive():
-            with suppress(queue.Empty):
-                pieces.get(timeout=0.01)
-        reader.join()
+        read = lambda buffer: buffer[: differ.read_into(buffer)]  # noqa: E731
+        return freeze_pieces(layers, database, lease, read, lambda: differ.stats)
 
 
 def commit_image(

@@ -17,9 +17,8 @@ from layerfs.commit import (
     source_date_epoch,
 )
 from layerfs.containers.merged import merged, view_of
-from layerfs.containers.parts import Parts
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config
-from layerfs.containers.roots import is_rootless
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.images import Image
@@ -86,7 +85,7 @@ def _freeze(
 ) -> Frozen:
     if is_rootless():
         with Stream(lambda: _differ_pieces(parts, config, below, squash=squash, stack=stack)) as stream:
-            return freeze_pieces(parts.layers, parts.database, lease, stream.read, lambda: stream.result)
+            return freeze_pieces(parts.layers, parts.database, lease, lambda _: stream.read(), lambda: stream.result)
     if not squash and not stack:
         upper = parts.snapshots.upper(config.id)
         return freeze_upper(parts.layers, parts.database, lease, upper, below=config.diff_ids)

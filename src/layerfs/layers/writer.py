@@ -122,9 +122,17 @@ class LayerWriter:
 
         IntegrityError for a malformed archive, InvalidInputError where it passes a limit, NativeError for the disk.
         """
+        self.hash(data)
+        self.place(data)
+
+    def hash(self, data: Buffer) -> None:
+        """The first half of ``write``. Each half takes all of the tar; they may be in two threads."""
+        self._hash.update(data)
+
+    def place(self, data: Buffer) -> None:
+        """The second half of ``write``."""
         if self._unpacker is None:
             raise ValueError("write: the layer is there already, or the writer is closed")
-        self._hash.update(data)
         self._unpacker.write(data)
         self._keep_rest(self._unpacker)
 

@@ -87,6 +87,11 @@ class Differ(Handle):
         data: bytes = ffi.buffer(self._buffer, n)[:]
         return data
 
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer of the caller's as far as the tar goes; 0 at its end. Makes no copy."""
+        view = ffi.from_buffer(buffer, require_writable=True)
+        return check(lib.lfs_diff_read(self._open, view, len(view), self._error), self._error)
+
     def changes(self) -> Iterator[Change]:
         """The changed paths, sorted; instead of ``read``."""
         while n := self._fill(lib.lfs_diff_changes, 1 << 16):
