@@ -8,12 +8,14 @@ import hashlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -484,6 +486,47 @@ class LayerSuite:
         if self.layer_format == "erofs":
             assert Path(f"/proc/self/fd/{fd}/etc/hosts").read_text() == "127.0.0.1 localhost\n"
         os.close(fd)
+
+    @pytest.mark.root
+    def test_few_descriptors_are_an_error_of_ours(self, store: LayerStore) -> None:
+        layer = add(store, sample())
+
+        def view() -> None:
+            with store.view([layer.diff_id, layer.diff_id]) as view:
+                for entry in view.walk():
+                    if entry.type == "file":
+                        list(view.read(entry.path))
+
+        def tar() -> None:
+            with store.open_tar(layer.diff_id) as reader:
+                while reader.read(1 << 20):
+                    pass
+
+        for what in (lambda: os.close(store.mount(layer.diff_id)), view, tar, lambda: store.get(layer.diff_id)):
+            what()  # modules that it needs are there from now on
+            failures = 0
+            for count in range(40):
+                with descriptors(count):
+                    try:
+                        what()
+                        break
+                    except NativeError as exc:
+                        failures += exc.errno == errno.EMFILE
+            assert 0 < failures == count < 39
+        assert store.release([layer.diff_id]) == []
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """No more than so many can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def flip(path: Path, offset: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError
+from layerfs.errors import IntegrityError, system_errors
 from layerfs.fsutil import disk_usage, sync_dir
 from layerfs.layers.formats import REST, OpenLayer, check_identity, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
@@ -103,7 +103,8 @@ class DirFormat:
 
     def tree(self, layer: OpenLayer) -> LayerTree:
         """Reads ``fs/``."""
-        return DirTree(os.open(TREE, _DIRECTORY, dir_fd=layer.fd))
+        with system_errors("open the tree of a layer"):
+            return DirTree(os.open(TREE, _DIRECTORY, dir_fd=layer.fd))
 
 
 def _read_header(fd: int, what: str) -> bytes:

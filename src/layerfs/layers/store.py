@@ -228,18 +228,20 @@ class LayerStore:
 
         Format erofs: the layer's one mount on this host, made when it is missing. Format dir: the tree itself.
         """
-        if self.format == "dir":
+        with system_errors(f"mount layer {diff_id}"):
+            if self.format == "dir":
+                with self.open(diff_id) as layer:
+                    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    return os.open(directory.TREE, flags, dir_fd=layer.fd)
+            try:
+                status = os.stat(self._place(diff_id))
+            except FileNotFoundError:
+                raise NotFoundError(f"mount layer {diff_id}: not in the store") from None
+            fd = self._mounts.open(diff_id.hex, status)
+            if fd is not None:
+                return fd
             with self.open(diff_id) as layer:
-                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                return os.open(directory.TREE, flags, dir_fd=layer.fd)
-        try:
-            fd = self._mounts.open(diff_id.hex, os.stat(self._place(diff_id)))
-        except FileNotFoundError:
-            raise NotFoundError(f"mount layer {diff_id}: not in the store") from None
-        if fd is not None:
-            return fd
-        with self.open(diff_id) as layer:
-            return self._mounts.attach(diff_id.hex, layer)
+                return self._mounts.attach(diff_id.hex, layer)
 
     def release(self, diff_ids: Iterable[Digest]) -> Sequence[Digest]:
         """Unmount layers that nobody needs any more; those that are busy stay, and are returned."""
