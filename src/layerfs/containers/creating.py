@@ -13,9 +13,8 @@ import msgspec
 from layerfs.containers.files import FILES, check_addresses, write_files
 from layerfs.containers.names import check_name, generate_name
 from layerfs.containers.options import CreateOptions, MountOption
-from layerfs.containers.parts import Parts
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config, MountUse, State
-from layerfs.containers.roots import is_rootless
 from layerfs.containers.settings import command_of, image_volumes, merged_section
 from layerfs.containers.volumes import Volume
 from layerfs.digest import Digest

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from layerfs.containers.living import live_state
+from layerfs.containers.living import LIVE, live_state
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State, Status
 from layerfs.digest import Digest
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 else:
     inspecting, running = LateModule("layerfs.containers.inspecting"), LateModule("layerfs.containers.running")
 
-__all__ = ["ContainerFacts"]
+__all__ = ["ContainerFacts", "needs_no_look"]
+
+
+def needs_no_look(row: ContainerRow) -> bool:
+    """Whether a container is as its row says, because nobody keeps it."""
+    return row.state.get("status", "created") not in LIVE and not row.state.get("fleeting")
 
 
 class ContainerFacts:
@@ -131,7 +136,8 @@ class ContainerFacts:
 
     def refresh(self) -> Self:
         """The container as it is now; NotFoundError when it is gone."""
-        if not running.reap(self._parts, self._parts.database.container(self.id)):
+        row = self._parts.database.container(self.id)
+        if not needs_no_look(row) and not running.reap(self._parts, row):
             raise NotFoundError(f"container {self.id[:12]}: no such container")
         self._look()
         return self

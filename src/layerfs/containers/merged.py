@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from layerfs import native
-from layerfs.containers.parts import Parts
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config
-from layerfs.containers.roots import is_rootless
 from layerfs.digest import Digest
 from layerfs.errors import UnsupportedError, system_errors
 from layerfs.native import Change, Differ
-from layerfs.userns import Stream, in_userns
 
 __all__ = ["container_changes", "export_tree", "merged", "stack_changes", "view_of"]
 
@@ -62,6 +60,8 @@ def _mounted(parts: Parts, top_most_first: Sequence[Digest], stack: ExitStack, u
 def export_tree(parts: Parts, config: Config) -> Iterator[bytes]:
     """A flat tar of the container's tree, in pieces."""
     if is_rootless():
+        from layerfs.userns import Stream  # only here is it needed
+
         with Stream(lambda: _export(parts, config)) as stream:
             yield from stream
     else:
@@ -82,6 +82,8 @@ def _export(parts: Parts, config: Config) -> Iterator[bytes]:
 def container_changes(parts: Parts, config: Config) -> Iterator[Change]:
     """What the container changed, sorted by path; only its upper is walked."""
     if is_rootless():
+        from layerfs.userns import in_userns  # only here is it needed
+
         yield from in_userns(lambda: list(_changes(parts, config)))
     else:
         yield from _changes(parts, config)

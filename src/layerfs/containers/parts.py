@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from layerfs.runtime import Runtimes
     from layerfs.snapshots import SnapshotStore
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "is_rootless"]
+
+
+def is_rootless() -> bool:
+    """Whether this process can mount only in a user namespace of the container's."""
+    return os.geteuid() != 0
 
 
 class Parts:

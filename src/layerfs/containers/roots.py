@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from layerfs.containers.parts import Parts
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config
 from layerfs.containers.starting import run_spec
 from layerfs.digest import Digest
@@ -15,7 +15,7 @@ from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime import AccountReader, MountSpec, OverlaySpec, Place, RunSpec, User, read_beneath
 from layerfs.userns import Maps, own_maps
 
-__all__ = ["Root", "claimed_root", "is_rootless", "spec_for", "within"]
+__all__ = ["Root", "claimed_root", "spec_for", "within"]
 
 _LIMIT = 1 << 20
 
@@ -28,11 +28,6 @@ class Root(msgspec.Struct, frozen=True):
     overlay: OverlaySpec | None
     accounts: int | AccountReader
     images: dict[str, MountSpec] = {}
-
-
-def is_rootless() -> bool:
-    """Whether this process can mount only in a user namespace of the container's."""
-    return os.geteuid() != 0
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from typing import TypeVar
 from layerfs import native
 from layerfs.containers.actions import current, root_directory
 from layerfs.containers.merged import merged
-from layerfs.containers.parts import Parts
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config, MountUse
-from layerfs.containers.roots import is_rootless
 from layerfs.errors import InvalidInputError, system_errors
 from layerfs.snapshots import Stack
 from layerfs.userns import Stream, in_userns, own_maps

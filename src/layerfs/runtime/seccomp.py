@@ -8,7 +8,7 @@ All other calls are let through, so that a new kernel's calls need no new profil
 
 import errno
 import functools
-import platform
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -106,7 +106,7 @@ def oci_seccomp(capabilities: int) -> dict[str, Any]:
 
 
 def _architectures() -> list[str]:
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine == "x86_64":
         return ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
     return ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] if machine == "aarch64" else []

@@ -1,15 +1,19 @@
 """Trees compared and written out: ``diff`` and ``export`` of whatever a user names."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from layerfs.containers import Container, ContainerStore
 from layerfs.digest import Digest
 from layerfs.errors import NotFoundError, system_errors
 from layerfs.native import Change, Differ
 from layerfs.store._parts import Parts
+
+if TYPE_CHECKING:
+    from layerfs.containers import Container, ContainerStore
 
 __all__ = ["diff", "export"]
 
