@@ -1,4 +1,6 @@
 import io
+import os
+import resource
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +67,27 @@ def test_equal_files_are_found_by_their_bytes(store: Store, tmp_path: Path) -> N
     assert sharing.across == len(big) + 5
     assert [group.size for group in store.share_files(minimum=100).copies] == [len(big)]
     assert store.share_files(["two"]).copies == ()
+
+
+def test_more_layers_than_can_be_open(store: Store) -> None:
+    diff_ids = []
+    for number in range(120):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, content in (("same", b"s" * 5000), ("pair", b"%3d" % (number // 2)), ("own", b"own%d" % number)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        with store.layers.writer() as writer:
+            writer.write(out.getvalue())
+            diff_ids.append(writer.commit().diff_id)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 90, hard))
+    try:
+        found = sharing.share_files(store.layers, diff_ids)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sorted(len(group.places) for group in found.copies) == [2] * 60 + [120]
 
 
 def test_the_command_shows_it(store: Store, tmp_path: Path) -> None:

@@ -147,6 +147,21 @@ def test_a_damaged_blob_goes_and_is_named(tmp_path: Path) -> None:
             store.images.get("a")
 
 
+@pytest.mark.parametrize("layer_format", ["erofs", "dir"])
+def test_what_is_no_blob_and_no_layer_stands_in_nobodys_way(tmp_path: Path, layer_format: str) -> None:
+    with open_store(tmp_path, layer_format) as store:
+        fill(store, tmp_path / "t", "a", file="content")
+        strays = [store.root / "blobs/sha256/notes.txt", store.root / "layers/sha256/lost+found"]
+        strays[0].write_text("mine")
+        strays[1].mkdir()
+        assert [(f.kind, f.name) for f in store.check()] == [("litter", str(path)) for path in strays]
+        assert store.sweep().layers == ()
+        store.prune_images(all_unused=True, blobs=True)
+        assert list(store.layers.list()) == list(store.content.digests()) == []
+        assert strays[0].read_text() == "mine"
+        assert strays[1].is_dir()
+
+
 def test_a_read_only_store_is_read(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         fill(store, tmp_path / "t", "a", file="content")

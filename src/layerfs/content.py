@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, NotFoundError, native_error
-from layerfs.fsutil import disk_usage, sync_dir
+from layerfs.fsutil import digests_below, disk_usage, sync_dir
 from layerfs.oci import Descriptor
 
 __all__ = ["BlobWriter", "ContentStore"]
@@ -139,10 +139,12 @@ class ContentStore:
             return []
 
     def digests(self) -> Iterator[Digest]:
-        """All blobs, in no order."""
-        for algorithm in ("sha256", "sha512"):
-            with suppress(FileNotFoundError):
-                yield from (Digest(f"{algorithm}:{name}") for name in os.listdir(self.root / algorithm))
+        """All blobs, sorted."""
+        yield from digests_below(self.root)[0]
+
+    def strays(self) -> list[Path]:
+        """What lies among the blobs and is none."""
+        return digests_below(self.root)[1]
 
     def partials(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Partial downloads that nobody is at: (file, what stat says); each is locked while it is looked at."""

@@ -10,9 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from layerfs.errors import InUseError, native_error
+from layerfs.digest import Digest
+from layerfs.errors import InUseError, InvalidInputError, native_error
 
-__all__ = ["Ingest", "Lock", "boot_id", "disk_usage", "file_sizes", "remove_tree", "sync_dir", "write_atomic"]
+__all__ = [
+    "Ingest",
+    "Lock",
+    "boot_id",
+    "digests_below",
+    "disk_usage",
+    "file_sizes",
+    "remove_tree",
+    "sync_dir",
+    "write_atomic",
+]
 
 _PATIENCE = 100
 """How often a directory that is removed may have got something new in it."""
@@ -25,6 +36,20 @@ def sync_dir(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def digests_below(root: Path) -> tuple[list[Digest], list[Path]]:
+    """What lies at ``root/<algorithm>/<hex>``, sorted, and whatever else lies there, whose names are no digests."""
+    found: list[Digest] = []
+    strays: list[Path] = []
+    for algorithm in ("sha256", "sha512"):
+        with suppress(FileNotFoundError):
+            for name in sorted(os.listdir(root / algorithm)):
+                try:
+                    found.append(Digest(f"{algorithm}:{name}"))
+                except InvalidInputError:
+                    strays.append(root / algorithm / name)
+    return found, strays
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:

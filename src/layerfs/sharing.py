@@ -18,6 +18,8 @@ from layerfs.layers import Entry, LayerStore, View
 __all__ = ["FileCopies", "FileSharing", "LayerSharing", "LayerUse", "share_files", "share_layers"]
 
 _SAMPLE = 4096
+_OPEN = 32
+"""Layers that are open at the same time."""
 
 
 class LayerUse(msgspec.Struct, frozen=True):
@@ -124,7 +126,7 @@ def _files(layers: LayerStore, diff_id: Digest, minimum: int) -> Iterator[Entry]
 
 
 class _Contents:
-    """Reads files of layers, with the views that it opened kept."""
+    """Reads files of layers, with the views that it used last kept open; each has descriptors of its own."""
 
     def __init__(self, layers: LayerStore) -> None:
         self._layers = layers
@@ -139,9 +141,13 @@ class _Contents:
 
     def pieces(self, place: tuple[Digest, bytes]) -> Iterator[bytes]:
         diff_id, path = place
-        if diff_id not in self._views:
-            self._views[diff_id] = self._layers.view([diff_id])
-        return self._views[diff_id].read(path)
+        view = self._views.pop(diff_id, None)
+        if view is None:
+            if len(self._views) >= _OPEN:
+                self._views.pop(next(iter(self._views))).close()
+            view = self._layers.view([diff_id])
+        self._views[diff_id] = view  # in the order of use, the last one last
+        return view.read(path)
 
     def _fingerprint(self, place: tuple[Digest, bytes]) -> bytes:
         state = xxhash.xxh3_128()

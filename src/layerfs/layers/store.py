@@ -17,7 +17,7 @@ import msgspec
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest, disk_usage
+from layerfs.fsutil import Ingest, digests_below, disk_usage
 from layerfs.late import LateModule
 
 if TYPE_CHECKING:
@@ -129,10 +129,11 @@ class LayerStore:
 
     def list(self) -> Iterator[Digest]:
         """All layers, sorted."""
-        for algorithm in ("sha256", "sha512"):
-            with suppress(FileNotFoundError):
-                for name in sorted(os.listdir(self.root / algorithm)):
-                    yield Digest(f"{algorithm}:{name}")
+        yield from digests_below(self.root)[0]
+
+    def strays(self) -> Sequence[Path]:
+        """What lies among the layers and is none."""
+        return digests_below(self.root)[1]
 
     def open(self, diff_id: Digest) -> OpenLayer:
         """Descriptors and header of a layer, for the ``with`` of the caller; header and sizes are checked."""
@@ -168,6 +169,13 @@ class LayerStore:
             return [(path, disk_usage(path)) for path in sorted((self.root / BAD).iterdir())]
         except FileNotFoundError:
             return []
+
+    def open_damaged(self, diff_id: Digest) -> OpenLayer:
+        """As ``open``, but of a layer as it was put away last; NotFoundError when it was not."""
+        places = sorted((self.root / BAD).glob(f"{diff_id.hex}.*"), key=lambda path: path.lstat().st_ctime_ns)
+        if not places:
+            raise NotFoundError(f"open damaged layer {diff_id}: it was not put away")
+        return self._format.open(places[-1], diff_id)
 
     def verify(self, diff_id: Digest, quick: bool = False) -> None:
         """IntegrityError when the layer is not what it was, and then it is put away; NotFoundError.

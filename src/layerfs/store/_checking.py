@@ -62,6 +62,8 @@ class _Check:
         yield from self._layers()
         yield from self._images()
         yield from self._containers()
+        for stray in (*self.parts.content.strays(), *self.parts.layers.strays()):
+            yield Finding("litter", str(stray), "no blob or layer has such a name: nothing reads it, remove it")
         if self.repair and self.parts.ingest.sweep():
             yield Finding("litter", str(self.parts.places.ingest), "left by a command that was killed", repaired=True)
 
