@@ -114,6 +114,7 @@ def _one(world: World, region: Region, counts: Counter[str], tars: dict[Digest, 
             return
         counts["flips found"] += 1
         counts["flips found by the quick check"] += bool(quick)
+        counts["flips of which the file is named"] += bool(full[0].paths)
         wanted = bool(store.database.images_with(region.digest))
         assert bool(full[0].images) == wanted, "the images are not named"
         if region.digest in tars:

@@ -1,12 +1,12 @@
 """Whether a store is whole: every layer, blob, image and record against each other, and what can be mended."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import msgspec
 
-from layerfs.blobs import NO_PROGRESS, PIECE, Progress
+from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.compression import open_reader
 from layerfs.containers.record import decode_config
 from layerfs.digest import Digest, Verifier
@@ -14,23 +14,29 @@ from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
 from layerfs.leases import Lease
 from layerfs.metadata import ImageRow
 from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, parse_manifest
+from layerfs.store._damage import damaged_paths
 from layerfs.store._parts import Parts
 from layerfs.store._rebuilding import rebuild
 from layerfs.unpack import record_layer
 
 __all__ = ["Finding", "check"]
 
+_SHOWN = 5
 _HINT_AGAIN = "pull or load the image again"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is wrong with the store, the images that it touches, and whether it was mended."""
+    """Something that is wrong with the store, the images that it touches, and whether it was mended.
+
+    ``paths`` are those of files in a damaged layer that are hit, where there is a good copy to tell it by.
+    """
 
     kind: Literal["database", "blob", "layer", "image", "container", "litter"]
     name: str
     reason: str
     images: tuple[str, ...] = ()
     repaired: bool = False
+    paths: tuple[str, ...] = ()
 
 
 def check(
@@ -135,7 +141,8 @@ class _Check:
                 repaired = self.mender is not None and self.mender.layer(diff_id)
                 if not repaired:
                     database.set_layer_bad(diff_id, str(exc))
-                yield Finding("layer", diff_id, str(exc), images, repaired)
+                paths = self._paths(diff_id)
+                yield Finding("layer", diff_id, f"{exc}{_listed(paths)}", images, repaired, paths)
             else:
                 yield from self._layer_row(diff_id)
             self.progress.finish(diff_id)
@@ -146,6 +153,24 @@ class _Check:
                 repaired = self.mender is not None and self.mender.layer(row.diff_id)
                 reason = f"missing: {row.bad}" if row.bad else "missing on disk"
                 yield Finding("layer", row.diff_id, reason, self._images_of(row.diff_id), repaired)
+
+    def _paths(self, diff_id: Digest) -> tuple[str, ...]:
+        """The files that are hit in a layer that was put away: by the layer made again, or by its blob."""
+        parts = self.parts
+        blobs = [blob for blob in parts.database.blobs_of_layer(diff_id) if parts.content.has(blob)]
+
+        @contextmanager
+        def good() -> Iterator[BlobReader]:
+            if parts.layers.has(diff_id):
+                with parts.layers.open_tar(diff_id) as tar:
+                    yield tar
+            else:
+                with parts.content.open(blobs[0]) as file:
+                    yield open_reader(file, "auto")
+
+        if not blobs and not parts.layers.has(diff_id):
+            return ()
+        return tuple(damaged_paths(parts.layers, diff_id, good, parts.places.ingest))
 
     def _layer_row(self, diff_id: Digest) -> Iterator[Finding]:
         """The record of a good layer says what the layer says. One without a record is litter, unless it is needed."""
@@ -230,6 +255,12 @@ class _Check:
     def _images_of(self, digest: Digest) -> tuple[str, ...]:
         """The images, by a name where they have one, that consist of a layer or blob."""
         return tuple(self.parts.database.images_with(digest))
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """The first of the paths, for the reason."""
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"; hit: {', '.join(paths[:_SHOWN])}{more}" if paths else ""
 
 
 class Mender:
