@@ -76,7 +76,7 @@ class ContentStore:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise IntegrityError(f"read blob {digest}: more than the {limit} bytes allowed")
-        verifier = Verifier(digest, None)
+        verifier = Verifier(digest, len(data))
         verifier.update(data)
         verifier.finish()
         return data

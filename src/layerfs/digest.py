@@ -3,15 +3,23 @@
 Source: image-spec, descriptor.md ("Digests") and config.md ("Layer ChainID").
 """
 
-import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Self
 
 from layerfs.errors import IntegrityError, InvalidInputError
 
 __all__ = ["Digest", "Verifier", "chain_id", "hasher", "verified"]
 
-_FORM = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+_SHORT = 64 << 10
+"""Most bytes of what is hashed without OpenSSL."""
+_OWN_SHA256 = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+"""The interpreter's own module; Python without it is built rarely."""
+
+_DIGITS = {"sha256": 64, "sha512": 128}
+_HEX = "0123456789abcdef"
 
 
 class Digest(str):
@@ -26,7 +34,7 @@ class Digest(str):
         """Check ``text``; what is a Digest already comes back as it is."""
         if type(text) is cls:
             return text
-        if not isinstance(text, str) or _FORM.fullmatch(text) is None:
+        if not isinstance(text, str) or not _is_digest(text):
             raise InvalidInputError(
                 f"digest {str(text)[:140]!r}: not a digest",
                 hint="wanted is sha256: and 64 hexadecimal digits",
@@ -36,7 +44,7 @@ class Digest(str):
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
         """The sha256 digest of ``data``."""
-        state = hasher()
+        state = hasher(size=memoryview(data).nbytes)
         state.update(data)
         return cls.from_hash(state)
 
@@ -61,9 +69,19 @@ class Digest(str):
         return self.hex[:12]
 
 
-def hasher(algorithm: str = "sha256") -> Any:
-    """A hashlib object; its ``update`` runs without the GIL for all but small pieces."""
-    import hashlib  # its library takes 2 ms to load, and a list needs no hash
+def _is_digest(text: str) -> bool:
+    algorithm, _, digits = text.partition(":")
+    return len(digits) == _DIGITS.get(algorithm) and not digits.strip(_HEX)
+
+
+def hasher(algorithm: str = "sha256", size: int | None = None) -> Any:
+    """A hashlib object; its ``update`` runs without the GIL for all but small pieces. ``size``, where it is known, is
+    that of what is hashed."""
+    if algorithm == "sha256" and size is not None and size <= _SHORT and "hashlib" not in sys.modules:
+        # Documents are all that a short command hashes, and OpenSSL takes 2 ms to load: so does ``random``.
+        with suppress(ImportError):
+            return import_module(_OWN_SHA256).sha256()
+    import hashlib  # for the same reason not at the top
 
     return hashlib.new(algorithm, usedforsecurity=True)
 
@@ -76,7 +94,7 @@ class Verifier:
         self.size = size
         self.count = 0
         self._what = what
-        self._hash = hasher(digest.algorithm)
+        self._hash = hasher(digest.algorithm, size)
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take the next bytes; IntegrityError as soon as there are more than ``size``."""

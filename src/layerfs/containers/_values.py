@@ -15,10 +15,10 @@ __all__ = [
 ]  # fmt: skip
 
 _FILE_LIMIT = 1 << 20
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_SIZE = r"(?i)(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?"
+_DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)"
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+_VOLUME_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}"
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
@@ -29,7 +29,7 @@ _TRUE = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 def parse_size(text: str, what: str) -> int:
     """Bytes, as 512m or 1.5g; units are powers of 1024."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise InvalidInputError(f"{what} {text!r}: not a size, as 512m or 2g")
     return int(float(match[1]) * 1024 ** ("kmgtp".index(match[2].lower()) + 1 if match[2] else 0))
@@ -37,9 +37,9 @@ def parse_size(text: str, what: str) -> int:
 
 def parse_duration(text: str, what: str) -> int:
     """Nanoseconds, from docker's form, as 1m30s."""
-    if text != "0" and not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+    if text != "0" and not re.fullmatch(f"(?:{_DURATION})+", text):
         raise InvalidInputError(f"{what} {text!r}: not a duration, as 1m30s")
-    return sum(round(float(number) * _UNITS[unit]) for number, unit in _DURATION.findall(text))
+    return sum(round(float(number) * _UNITS[unit]) for number, unit in re.findall(_DURATION, text))
 
 
 def clean_target(text: str, what: str) -> str:
@@ -57,7 +57,7 @@ def clean_target(text: str, what: str) -> str:
 
 
 def _volume_name(text: str, what: str) -> str:
-    if _VOLUME_NAME.fullmatch(text) is None:
+    if re.fullmatch(_VOLUME_NAME, text) is None:
         raise InvalidInputError(f"{what}: {text!r} is not a volume name", hint="a path of the host begins with / or ./")
     return text
 

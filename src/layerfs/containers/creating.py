@@ -30,7 +30,7 @@ __all__ = ["create_container", "open_lock"]
 _NAME_ATTEMPTS = 20
 _IDS = 1 << 16
 _FIRST_ID, _LAST_ID = 1 << 30, (1 << 31) - (1 << 16)  # above what distributions give to users
-_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
+_HOSTNAME = r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?"
 
 
 def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = False) -> tuple[str, Lock]:
@@ -109,7 +109,7 @@ def _check(options: CreateOptions) -> None:
     """All that can be said to be wrong without the image, before anything is made."""
     if options.name is not None:
         check_name(options.name)
-    if options.hostname is not None and _HOSTNAME.fullmatch(options.hostname) is None:
+    if options.hostname is not None and re.fullmatch(_HOSTNAME, options.hostname) is None:
         raise InvalidInputError(f"host name {options.hostname!r}: not a host name")
     check_addresses(options)
     capability_mask(options.cap_add, options.cap_drop)

@@ -8,11 +8,11 @@ from layerfs.errors import InvalidInputError
 
 __all__ = ["check_name", "generate_name"]
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}"
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
+    return text.split()
 
 
 _FIRST = _words("""
@@ -33,7 +33,7 @@ thicket tundra valley walnut willow wren
 def check_name(name: str) -> str:
     """The name without a leading slash; InvalidInputError when it is none."""
     name = name.removeprefix("/")
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(_NAME, name) is None:
         raise InvalidInputError(
             f"container name {name!r}: not a name", hint="wanted are letters, digits, '_', '.' and '-', two or more"
         )

@@ -23,7 +23,7 @@ from layerfs.userns import remove_owned
 __all__ = ["Volume", "VolumeStore"]
 
 _KIND = "volume"
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}"
 _PIECE = 1 << 20
 
 
@@ -60,7 +60,7 @@ class VolumeStore:
     ) -> Volume:
         """A volume by this name, the one that is there where there is one; without a name a new one."""
         name = name or os.urandom(32).hex()
-        if _NAME.fullmatch(name) is None:
+        if re.fullmatch(_NAME, name) is None:
             raise InvalidInputError(
                 f"volume name {name!r}: not a name", hint="wanted are letters, digits, '_', '.' and '-', two or more"
             )

@@ -19,7 +19,7 @@ from layerfs.layers.formats import OpenLayer
 
 __all__ = ["SharedMounts", "mount_layer_file"]
 
-_NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
+_HEX = "0123456789abcdef"
 
 
 class SharedMounts:
@@ -95,7 +95,11 @@ class SharedMounts:
             found = os.listdir(self._base)
         except FileNotFoundError:
             return []
-        return sorted(name for name in found if _NAME.fullmatch(name) and os.path.ismount(self._run / name))
+        return sorted(name for name in found if _is_layer(name) and os.path.ismount(self._run / name))
+
+
+def _is_layer(name: str) -> bool:
+    return len(name) in (64, 128) and not name.strip(_HEX)
 
 
 def _identity(status: os.stat_result) -> bytes:
@@ -122,4 +126,4 @@ def mount_layer_file(fd: int) -> int:
 
 def _direct_mounts_panic(release: str) -> bool:
     """Linux 6.12.0 and 6.12.1 crash when they read files with blocks smaller than a page (CVE-2024-56750)."""
-    return re.match(r"6\.12(\.[01])?(?![.0-9])", release) is not None
+    return release.startswith("6.12") and re.match(r"6\.12(\.[01])?(?![.0-9])", release) is not None
