@@ -58,6 +58,16 @@ class Stack(msgspec.Struct, frozen=True):
     work: Path
 
 
+class _Root(msgspec.Struct, frozen=True):
+    """How the root directory of a layer looks."""
+
+    uid: int
+    gid: int
+    mode: int
+    mtime_ns: int
+    xattrs: dict[bytes, bytes]
+
+
 class SnapshotStore:
     """The snapshots below ``root``. Any number of threads and processes may use it."""
 
@@ -67,6 +77,7 @@ class SnapshotStore:
         self._database = database
         self._left = False
         self._trash = Trash(root)
+        self._roots: dict[Digest, _Root] = {}
 
     # ---- what there is ----
 
@@ -97,16 +108,20 @@ class SnapshotStore:
 
     def _copy_root(self, top: Digest, upper: Path) -> None:
         """The root of the merged tree is the upper directory itself, so it must look like the root of the layers."""
-        with self._layers.view([top]) as view:
-            root = view.stat(b"/")
-            if self._layers.chown:
-                os.chown(upper, root.uid, root.gid)
-            for name, value in root.xattrs.items():
-                # Without privilege some cannot be set; the layers then do not have them either.
-                with ExitStack() if self._layers.chown else suppress(PermissionError):
-                    os.setxattr(upper, name, value)
-            os.chmod(upper, root.mode & 0o7777)
-            os.utime(upper, ns=(root.mtime_ns, root.mtime_ns))
+        root = self._roots.get(top)  # a layer never changes
+        if root is None:
+            with self._layers.view([top]) as view:
+                entry = view.stat(b"/")
+                root = _Root(entry.uid, entry.gid, entry.mode & 0o7777, entry.mtime_ns, entry.xattrs)
+            self._roots[top] = root
+        if self._layers.chown:
+            os.chown(upper, root.uid, root.gid)
+        for name, value in root.xattrs.items():
+            # Without privilege some cannot be set; the layers then do not have them either.
+            with ExitStack() if self._layers.chown else suppress(PermissionError):
+                os.setxattr(upper, name, value)
+        os.chmod(upper, root.mode)
+        os.utime(upper, ns=(root.mtime_ns, root.mtime_ns))
 
     def row(self, key: str) -> SnapshotRow:
         """What the database knows of a snapshot; NotFoundError."""
@@ -145,11 +160,18 @@ class SnapshotStore:
                 self._trash.take(self.root / key)
         self._trash.empty()
 
-    def discard(self, directory: Path) -> None:
-        """Let a directory beside the snapshots, on their file system, go as they go; no error when it is not there."""
-        with system_errors(f"remove {directory}"), suppress(FileNotFoundError):
-            self._trash.take(directory)
-            self._trash.empty()
+    def forget(self, key: str) -> None:
+        """Remove the row of a snapshot alone, mounted or not, for whoever knows that nothing uses it any more. Its
+        directory is then for ``discard``."""
+        self._left = self._left or self.row(key).mounted is not None
+        self._database.remove_snapshot(key)
+
+    def discard(self, *directories: Path) -> None:
+        """Let directories of the snapshots' file system go as snapshots do; no error for one that is not there."""
+        for directory in directories:
+            with system_errors(f"remove {directory}"), suppress(FileNotFoundError):
+                self._trash.take(directory)
+        self._trash.empty()
 
     def sweep(self) -> int:
         """Remove directories that no snapshot owns, and records of snapshots that were gone already: litter of crashes;

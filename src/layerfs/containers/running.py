@@ -24,7 +24,8 @@ LOST = 255
 
 
 def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int], *, sig_proxy: bool) -> int:
-    """Run a container whose lock is held, until it ends; its exit code. Its state says what happens.
+    """Run a container whose lock is held, until it ends; its exit code. Its state says what happens, but not the end
+    of one that is to be removed: the caller does that now.
 
     An error that keeps it from running leaves it ``created``, with the reason.
     """
@@ -35,8 +36,9 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
         with ExitStack() as stack:
             claim = claimed_root(parts, config, volatile=state.auto_remove)
             root = claim.__enter__()
-            # The layers stay mounted until the store is closed: the next container may well be of the same image.
-            stack.callback(parts.snapshots.release, config.id, layers=False)
+            if not state.auto_remove:  # else whoever removes it gives that back too
+                # The layers stay mounted until the store is closed: the next container may well be of the same image.
+                stack.callback(parts.snapshots.release, config.id, layers=False)
             stack.push(claim)
             spec = spec_for(config, root, parts.directory(config.id))
             runtime = parts.runtimes.get(config.runtime)
@@ -57,7 +59,8 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
         parts.set_state(config.id, failed)
         raise
-    parts.set_state(config.id, _ended(state, code))
+    if not state.auto_remove:
+        parts.set_state(config.id, _ended(state, code))
     return code
 
 
@@ -79,7 +82,7 @@ def _release_stale(parts: Parts, id: str) -> None:
     """Forget the mount of a keeper that was killed. The caller has the lock, and the container does not run."""
     with suppress(NotFoundError):
         if parts.snapshots.row(id).mounted == "":
-            parts.snapshots.release(id)
+            parts.snapshots.release(id, layers=False)  # the next start may well be of the same image
 
 
 def reap(parts: Parts, row: ContainerRow) -> bool:
@@ -148,18 +151,18 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
     anonymous: list[str] = []
     with suppress(IntegrityError, NotFoundError):  # half written, where its maker was killed
         anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
-    with parts.database.transaction():
-        parts.database.remove_container(id)
-        for kind in ("stacked", "mounted"):
-            parts.database.remove_record(kind, id)
     with suppress(NotFoundError):
         mounted = parts.snapshots.row(id).mounted
         if mounted:  # for a user, who removes it now
             with suppress(NativeError):
                 parts.snapshots.detach(Path(mounted), lazy=True)
-            parts.snapshots.release(id)
-        _release_stale(parts, id)  # the claim of a run that could not give it back
-        parts.snapshots.remove(id)
+    with parts.database.transaction():
+        parts.database.remove_container(id)
+        for kind in ("stacked", "mounted"):
+            parts.database.remove_record(kind, id)
+        with suppress(NotFoundError):
+            parts.snapshots.forget(id)
+    parts.snapshots.discard(parts.snapshots.root / id, parts.directory(id))
     if volumes:
         for name in anonymous:
             with suppress(InUseError, NotFoundError):

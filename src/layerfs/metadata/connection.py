@@ -1,5 +1,6 @@
 """One connection a thread, and transactions that are durable when they must be."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Connection:
             connection = self._connect()
             self._local.connection = connection
             self._local.depth = 0
+            self._local.full = False
         return connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -47,7 +49,7 @@ class Connection:
         if self.readonly:
             # A store on a read-only file system cannot have the shared memory that WAL needs.
             place = self.path.absolute().as_uri() + "?mode=ro&immutable=1"
-        with _translated(self.path):
+        with _Translated(self.path):
             connection = sqlite3.connect(
                 place, uri=self.readonly, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -83,7 +85,7 @@ class Connection:
         reserve.keep()
 
     def _migrate(self) -> None:
-        with _translated(self.path):
+        with _Translated(self.path):
             db = self._db
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -108,11 +110,11 @@ class Connection:
             return
         self._local.depth = 1
         try:  # from before it begins: an interrupt may come as soon as it has
-            with _translated(self.path):
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable and self._sync else 'NORMAL'}")
+            with _Translated(self.path):
+                self._sync_commits(db, durable and self._sync)
                 db.execute("BEGIN IMMEDIATE")
             yield
-            with _translated(self.path):
+            with _Translated(self.path):
                 db.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -121,12 +123,26 @@ class Connection:
         finally:
             self._local.depth = 0
 
+    def _sync_commits(self, db: sqlite3.Connection, full: bool) -> None:
+        if self._local.full is not full:
+            self._local.full = None  # not known, should this be interrupted
+            db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+            self._local.full = full
+
+    def flush(self) -> None:
+        """All that was committed so far is on the disk afterwards; nobody waits for it but the caller."""
+        if not self._sync:
+            return
+        # SQLite locks the database and its -shm file, never this one, so opening and closing it takes no lock away.
+        with suppress(FileNotFoundError), self.path.with_name(f"{self.path.name}-wal").open("rb") as file:
+            os.fdatasync(file.fileno())
+
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        with _translated(self.path):
+        with _Translated(self.path):
             return self._db.execute(sql, values)
 
     def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        with _translated(self.path):
+        with _Translated(self.path):
             return self._db.execute(sql, values).fetchall()
 
     def _row(self, sql: str, *values: Any) -> sqlite3.Row | None:
@@ -170,25 +186,36 @@ class Connection:
             self._run("INSERT OR REPLACE INTO store VALUES (?, ?)", key, value)
 
 
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeEncodeError:
-        raise InvalidInputError(f"database {path}: a text is not UTF-8") from None
-    except sqlite3.OperationalError as exc:
-        text = str(exc)
+class _Translated:
+    """Errors of SQLite as ours, for a ``with``; every statement has one, so it is no generator."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, UnicodeEncodeError):
+            raise InvalidInputError(f"database {self._path}: a text is not UTF-8") from None
+        if isinstance(exc, (sqlite3.DatabaseError, UnicodeDecodeError)):
+            raise _translation(self._path, exc) from exc
+
+
+def _translation(path: Path, exc: Exception) -> LayerfsError:
+    text = str(exc)
+    if isinstance(exc, sqlite3.OperationalError):
         if "locked" in text or "busy" in text:
-            raise LayerfsError(f"open {path}: busy for {_BUSY_SECONDS:.0f} seconds, held by another process") from exc
+            return LayerfsError(f"open {path}: busy for {_BUSY_SECONDS:.0f} seconds, held by another process")
         if "readonly" in text or "unable to open" in text or "disk" in text:
-            raise LayerfsError(f"open {path}: {text}", hint="is the store writable, and the disk not full?") from exc
-        if "decode" in text:
-            raise _damaged(path, exc) from exc
-        raise LayerfsError(f"database {path}: {text}") from exc
-    except sqlite3.IntegrityError as exc:
-        raise LayerfsError(f"database {path}: {exc}", hint="another command removed it meanwhile: try again") from exc
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
-        raise _damaged(path, exc) from exc
+            return LayerfsError(f"open {path}: {text}", hint="is the store writable, and the disk not full?")
+        if "decode" not in text:
+            return LayerfsError(f"database {path}: {text}")
+    elif isinstance(exc, sqlite3.IntegrityError):
+        return LayerfsError(f"database {path}: {exc}", hint="another command removed it meanwhile: try again")
+    return _damaged(path, exc)
 
 
 def _damaged(path: Path, exc: Exception) -> IntegrityError:
