@@ -167,4 +167,3 @@ def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
         for name in anonymous:
             with suppress(InUseError, NotFoundError):
                 parts.volumes.remove(name)
-    parts.snapshots.discard(parts.directory(id))
