@@ -14,6 +14,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import tarbuild as tar
 
 from layerfs.build import Secret
 from layerfs.errors import BuildError, IntegrityError, InvalidInputError, LayerfsError, NotFoundError
@@ -544,3 +545,25 @@ def test_a_layout_as_base_and_source(kit, tmp_path):
     contexts = {"base": f"oci-layout://{tmp_path}/layout", "more": f"oci-layout://{tmp_path}/layout:latest"}
     kit.build("FROM base\nRUN cat /data/seed > /o\nCOPY --from=more /data/seed /p", contexts=contexts)
     assert kit.read("/o") == kit.read("/p") == "seeded\n"
+
+
+def test_a_new_destination_is_a_new_directory(kit):
+    """The content of a directory is copied, not the directory: not its mode, not its owner."""
+    kit.write({"d/f": "1"})
+    (kit.context / "d").chmod(0o700)
+    kit.build(
+        "FROM box AS one\nRUN mkdir -m 700 /r && touch /r/f && chown -R bob:bob /r\n"
+        "FROM box\nCOPY d /a\nCOPY --chown=bob d /b\nCOPY --from=one /r /c\nCOPY --link d /e"
+    )
+    found = {path: kit.stat(path) for path in ("/a", "/b", "/c", "/e", "/c/f")}
+    assert [(entry.mode & 0o777, entry.uid) for entry in found.values()] == [
+        (0o755, 0), (0o755, 1000), (0o755, 0), (0o755, 0), (0o644, 1000),
+    ]  # fmt: skip
+
+
+def test_files_of_an_archive_keep_their_owners(kit):
+    archive = tar.archive(tar.directory("d", mode=0o750, uid=12, gid=34), tar.file("d/f", b"1", uid=12, gid=34))
+    kit.build("FROM box\nADD --chown=bob:bob a.tar /own", {"a.tar": archive})
+    assert [(kit.stat(path).uid, kit.stat(path).gid) for path in ("/own", "/own/d", "/own/d/f")] == [
+        (1000, 1000), (12, 34), (12, 34),
+    ]  # fmt: skip

@@ -19,7 +19,7 @@ from layerfs.metadata import Database
 __all__ = ["KIND", "BuildCache", "CacheRecord", "cache_key"]
 
 KIND = "build-cache"
-_VERSION = 1
+_VERSION = 2
 
 
 class CacheRecord(msgspec.Struct, frozen=True):

@@ -189,8 +189,8 @@ class _Layout:
                 raise InvalidInputError(f"/{shown(names)}: not a directory, a directory cannot be copied over it")
             where = (*names, *source.title, *(found.below if found else ()))
             top = found is not None and not found.below
-            if top and not source.title and (is_directory or not where):
-                # The directory that the content goes into is only made where it is missing.
+            if top and not source.title:
+                # The content is copied, not the directory: that is only made where it is missing, as any that is.
                 self._require_directory(where)
                 return
         else:
@@ -221,7 +221,7 @@ class _Layout:
     def _member(self, where: Names, piece: Piece) -> Member:
         flags, source, found = self.flags, piece.source, piece.found
         status = found.status if found is not None else None
-        owner = flags.owner
+        owner = flags.owner if not source.keep_owner else None  # files of an archive keep those that it says
         if owner is None:
             owner = (status.st_uid, status.st_gid) if status is not None and _keeps_owner(source) else (0, 0)
         mode = status.st_mode if status is not None else stat.S_IFREG | source.mode

@@ -1,6 +1,5 @@
 """One stage: its instructions in order. Each finds its layer in the cache, or makes it."""
 
-import json
 from collections.abc import Sequence
 
 from layerfs.build.cache import CacheRecord, cache_key
@@ -154,19 +153,15 @@ class _StageRun:
         rest = meta.rest
         if meta.word == "ONBUILD" and meta.line.heredocs:
             rest += "".join(f"\n{each.text}{each.name}" for each in meta.line.heredocs)
-        self.state.edit(meta.word, rest, missing.append)
+        shown = self.state.edit(meta.word, rest, missing.append)
         for name in missing:
             self.session.warn(f"UndefinedVar: {self.file}:{meta.line.number}: usage of undefined variable '${name}'")
         if meta.word == "WORKDIR":
-            self._workdir(meta)
-            return
-        if meta.word in ("CMD", "ENTRYPOINT") and not meta.rest.startswith("["):
-            key = "Cmd" if meta.word == "CMD" else "Entrypoint"
-            self.state.add_note(f"{meta.word} {json.dumps(self.state.section.get(key) or [], separators=(' ', ':'))}")
+            self._workdir(meta, shown)
         else:
-            self.state.add_note(f"{meta.word} {meta.rest}")
+            self.state.add_note(shown)
 
-    def _workdir(self, meta: Meta) -> None:
+    def _workdir(self, meta: Meta, shown: str) -> None:
         """The directory is made where it is missing."""
         self.count += 1
         session, state = self.session, self.state
@@ -185,6 +180,6 @@ class _StageRun:
                 record = CacheRecord(layer.diff_id if layer else None, session.moment(), meta.line.text[:200])
                 session.cache.keep(key, record)
         if record.layer is not None:
-            state.add_layer(record.layer, record.created, f"WORKDIR {meta.rest}")
+            state.add_layer(record.layer, record.created, shown)
         else:
-            state.add_note(f"WORKDIR {meta.rest}")
+            state.add_note(shown)

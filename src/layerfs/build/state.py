@@ -17,6 +17,8 @@ __all__ = ["StageState"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHELL = ("/bin/sh", "-c")
+_WORDS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
+_SINGLE = {"WORKDIR": "WorkingDir", "USER": "User", "STOPSIGNAL": "StopSignal"}
 
 
 class StageState:
@@ -97,22 +99,27 @@ class StageState:
 
     # ---- configuration ----
 
-    def edit(self, word: str, rest: str, missing: Callable[[str], None] | None = None) -> None:
-        """Apply an instruction of the configuration; InvalidInputError with the reason."""
+    def edit(self, word: str, rest: str, missing: Callable[[str], None] | None = None) -> str:
+        """Apply an instruction of the configuration, and return it as history has it: with what variables mean, as
+        docker shows it. InvalidInputError with the reason."""
         if word == "MAINTAINER":
             self.document["author"] = self.expand(rest, missing)
-            return
+            return f"MAINTAINER {self.document['author']}"
+        variables = self.variables()
         self.section = edit_section(
-            self.section,
-            word,
-            rest,
-            variables=self.variables(),
-            escape=self.escape,
-            cmd_set=self.cmd_set,
-            missing=missing,
+            self.section, word, rest, variables=variables, escape=self.escape, cmd_set=self.cmd_set, missing=missing
         )
         if word == "CMD":
             self.cmd_set = True
+        if word in ("ENV", "LABEL"):
+            alone = edit_section({}, word, rest, variables=variables, escape=self.escape)
+            pairs = alone.get("Env") or [f"{name}={value}" for name, value in alone.get("Labels", {}).items()]
+            return f"{word} {' '.join(pairs)}"
+        if word in _WORDS:
+            return (
+                f"{word} {json.dumps(self.section.get(_WORDS[word]) or [], separators=(' ', ':'), ensure_ascii=False)}"
+            )
+        return f"{word} {self.section[_SINGLE[word]] if word in _SINGLE else rest}"
 
     @property
     def shell(self) -> tuple[str, ...]:
