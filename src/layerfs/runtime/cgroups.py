@@ -120,10 +120,11 @@ class Cgroup:
 
         OCI runtimes make more of them than we do, and a failed start of theirs leaves them.
         """
-        for path in dict.fromkeys([*self._paths(), *(root / self._name for root in _all_roots())]):
+        # Each container's end asks for all of them, most of which are not there: a Path would cost more than the call.
+        for path in dict.fromkeys(f"{root}/{self._name}" for root in (*self._roots.values(), *_all_roots())):
             for _ in range(50):
                 try:
-                    path.rmdir()
+                    os.rmdir(path)
                 except OSError as exc:
                     if exc.errno == 16:  # EBUSY: its last process is on its way out
                         time.sleep(0.002)
