@@ -204,6 +204,8 @@ int lfs_mount_idmap(int mount, int userns, lfs_error *error);
 int lfs_mount_attach(int mount, const char *target, lfs_error *error);
 int lfs_mount_detach(const char *target, int lazy, lfs_error *error); /* -EBUSY unless lazy */
 int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error);
+/* Begin to write what is dirty of a file to the disk, so that a later fdatasync waits for less. */
+int lfs_write_back(int fd, uint64_t offset, uint64_t length, lfs_error *error);
 
 /*
  * Probe: does one feature work here and now? It is really tried, in a directory made for it beneath dirfd and

@@ -206,6 +206,13 @@ int lfs_readahead(int fd, uint64_t offset, uint64_t length, lfs_error *error)
     return 0;
 }
 
+int lfs_write_back(int fd, uint64_t offset, uint64_t length, lfs_error *error)
+{
+    if (sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE) < 0)
+        return lfs_fail(error, errno, "write back");
+    return 0;
+}
+
 /* Overlay -------------------------------------------------------------------------------------------- */
 
 /* Whatever the kernel's configuration says: no redirects, no metadata-only copies, so that an upper always

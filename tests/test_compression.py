@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import random
+from functools import partial
 
 import lz4.frame
 import pytest
@@ -102,3 +103,41 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             plain(data, kind)
         except IntegrityError:
             assert kind != "none"
+
+
+def test_a_hundred_thousand_members() -> None:
+    """As many as fit into 2 MB, empty or nearly: what one costs does not grow with what follows it."""
+    empty = gzip.compress(b"", mtime=0)
+    assert plain(empty * 100_000, "gzip") == b""
+    assert plain((empty + b"\0") * 100_000, "gzip") == b""
+    single = gzip.compress(b"x", mtime=0)
+    assert plain(single * 100_000, "gzip") == b"x" * 100_000
+    with pytest.raises(IntegrityError, match="cut short"):
+        plain(empty * 100_000 + empty[:10], "gzip")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "lz4", "zstd"])
+def test_members_of_all_sizes_in_input_of_any_pieces(kind: str) -> None:
+    contents = [DATA[:n] for n in (0, 1, 300, 511, 5_000, 70_000, 0, 250_000, 3)]
+    data = b"".join(encoded(content, kind) for content in contents)
+    want = b"".join(contents)
+    for step in (1, 500, 1 << 20):
+        pieces = [data[at : at + step] for at in range(0, len(data), step)]
+        read = partial(open_reader(Pieces(pieces), kind).read, 10_000)
+        assert b"".join(iter(read, b"")) == want
+
+
+class Pieces:
+    """A reader that gives what it was given."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces[::-1]
+
+    def read(self, size: int = 0, /) -> bytes:
+        return self._pieces.pop() if self._pieces else b""
+
+
+def encoded(data: bytes, kind: str) -> bytes:
+    if kind in ("gzip", "zstd"):
+        return b"".join(compress([data], kind))
+    return bytes({"bzip2": bz2.compress, "xz": lzma.compress, "lz4": lz4.frame.compress}[kind](data))

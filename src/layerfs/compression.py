@@ -8,6 +8,7 @@ Output is reproducible: no times, no names.
 
 import bz2
 import lzma
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -28,6 +29,9 @@ _MAGIC = (
     (b"\x04\x22\x4d\x18", "lz4"),
 )
 _INPUT = 256 << 10
+_FIRST_STEP, _LARGEST_STEP = 512, 64 << 10  # of input at once; so pieces come out that the allocator reuses
+_SMALL = 16 << 10
+_ZEROS = re.compile(rb"\0*")
 _ZSTD_WINDOW_LOG = 27
 _XZ_MEMORY = 1 << 30
 _PADDED = ("gzip", "xz")
@@ -115,31 +119,50 @@ _MEMBERS: dict[str, Callable[[], Any]] = {
 
 
 class _Inflater:
-    """Decompression member by member, through the interface that the codecs share."""
+    """Decompression member by member, through the interface that the codecs share.
+
+    There may be a million members of a few bytes: none costs more than it is long, so what a member has not taken of
+    its input is never copied as a whole.
+    """
 
     def __init__(self, reader: BlobReader, kind: str) -> None:
         self._reader = reader
         self._kind = kind
         self._member: Any = None
         self._input = b""
+        self._at = 0  # of `_input`, what no member has taken
+        self._step = 0
         self._members = 0
 
     def read(self, size: int = PIECE, /) -> bytes:
+        piece = self._next(size)
+        if not piece or len(piece) >= _SMALL:
+            return piece
+        pieces, left = [piece], size - len(piece)
+        while left and 0 < len(piece) < _SMALL:
+            piece = self._next(left)
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+    def _next(self, size: int) -> bytes:
         while self._member is not None or self._begin_member():
             piece = self._decompress(size)
             if self._member.eof:
-                self._input = self._member.unused_data
+                self._at -= len(self._member.unused_data or b"")
                 self._member = None
             if piece:
                 return piece
         return b""
 
     def _decompress(self, size: int) -> bytes:
-        data = b""
+        data: bytes | memoryview = b""
         if self._member.needs_input:
-            data, self._input = self._input or self._reader.read(_INPUT), b""
-            if not data:
+            if not self._fill():
                 raise IntegrityError(f"decompress {self._kind}: the stream is cut short")
+            data = memoryview(self._input)[self._at : self._at + self._step]
+            self._at += len(data)
+            self._step = min(self._step * 8, _LARGEST_STEP)
         try:
             piece: bytes = self._member.decompress(data, size)
         except LayerfsError:
@@ -149,20 +172,31 @@ class _Inflater:
             raise IntegrityError(f"decompress {self._kind}: {exc}") from None
         return piece
 
+    def _fill(self) -> bool:
+        """Whether there is more input."""
+        if self._at == len(self._input):
+            self._input, self._at = self._reader.read(_INPUT), 0
+        return bool(self._input)
+
+    def _is_padding(self) -> bool:
+        """Pass over zeros; whether that is all the input at hand."""
+        zeros = _ZEROS.match(self._input, self._at)
+        self._at = zeros.end() if zeros else self._at
+        return self._at == len(self._input)
+
     def _begin_member(self) -> bool:
         """Whether another member follows."""
-        self._input = self._input or self._reader.read(_INPUT)
-        if not self._members and not self._input:
+        more = self._fill()
+        if not self._members and not more:
             raise IntegrityError(f"decompress {self._kind}: the stream is empty")
         if self._members and self._kind in _PADDED:
-            while self._input and not self._input.strip(b"\0"):
-                self._input = self._reader.read(_INPUT)
-            self._input = self._input.lstrip(b"\0")
-        if not self._input:
-            return False
-        self._members += 1
-        self._member = _MEMBERS[self._kind]()
-        return True
+            while more and self._is_padding():
+                more = self._fill()
+        if more:
+            self._members += 1
+            self._step = _FIRST_STEP
+            self._member = _MEMBERS[self._kind]()
+        return more
 
 
 def compress(chunks: Iterable[bytes], kind: str, level: int | None = None) -> Iterator[bytes]:

@@ -20,6 +20,8 @@ from layerfs.oci import Descriptor
 __all__ = ["BlobWriter", "ContentStore"]
 
 _BAD = "bad"
+_WRITE_BACK = 8 << 20
+"""The disk is given so many bytes at a time while more come; else the sync at the end would wait for all of them."""
 
 
 class ContentStore:
@@ -169,7 +171,7 @@ class BlobWriter:
         self._resume = resume
         self._fd = -1
         self._verifier = Verifier(digest, size)
-        self._synced = 0
+        self._begun = 0  # up to here the disk was asked to write
 
     def __enter__(self) -> Self:
         try:
@@ -211,7 +213,7 @@ class BlobWriter:
     def restart(self) -> None:
         """Forget what is there: the other side cannot go on from ``offset``."""
         os.ftruncate(self._fd, 0)
-        self.offset = 0
+        self.offset = self._begun = 0
         self._verifier = Verifier(self.digest, self.size)
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
@@ -227,8 +229,16 @@ class BlobWriter:
                 done = os.pwrite(self._fd, view, self.offset)
                 self.offset += done
                 view = view[done:]
+            if self._store.sync and self.offset - self._begun >= _WRITE_BACK:
+                self._write_back()
         except OSError as exc:
             raise native_error(exc, f"write blob {self.digest}") from exc
+
+    def _write_back(self) -> None:
+        from layerfs.native import write_back  # late: most commands write no large blob
+
+        write_back(self._fd, self._begun, self.offset - self._begun)
+        self._begun = self.offset
 
     def commit(self) -> None:
         """Verify, make durable, and let the blob appear. After an IntegrityError the next try starts over."""

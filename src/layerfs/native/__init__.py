@@ -35,6 +35,7 @@ from layerfs.native._mount import (
     probe,
     readahead,
     userns_open,
+    write_back,
 )
 from layerfs.native._reader import Reader, Stat
 from layerfs.native._seccomp import SECCOMP_ALLOW, SeccompArg, SeccompRule, seccomp_errno, seccomp_filter
@@ -76,4 +77,5 @@ __all__ = [
     "seccomp_filter",
     "supervise",
     "userns_open",
+    "write_back",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "probe",
     "readahead",
     "userns_open",
+    "write_back",
 ]
 
 
@@ -112,6 +113,12 @@ def readahead(fd: int, offset: int, length: int) -> None:
     """Bring a range of a file into the page cache, all of it."""
     error = new_error()
     check(lib.lfs_readahead(fd, offset, length, error), error)
+
+
+def write_back(fd: int, offset: int, length: int) -> None:
+    """Have the kernel begin to write what is dirty of a file to the disk; a later sync then waits for less."""
+    error = new_error()
+    check(lib.lfs_write_back(fd, offset, length, error), error)
 
 
 def probe(dirfd: int) -> Probe:

@@ -20,7 +20,10 @@ __all__ = ["pour"]
 
 _BOMB_HINT = "if it is meant to be so large, allow more by --max-layer-bytes"
 _AHEAD = 4
-"""Pieces that wait between the threads, of at most 1 MiB each."""
+"""Batches that wait between the threads, of little more than 1 MiB each."""
+
+_READ = 256 << 10
+"""Larger pieces come from fresh pages each time, which costs a sixth of the time of inflating."""
 
 
 def pour(reader: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
@@ -57,28 +60,40 @@ def _ahead(reader: BlobReader) -> Iterator[BlobReader]:
 
 
 class _Ahead:
-    """A queue of pieces; the last is empty, or the exception that ended them."""
+    """A queue of batches of pieces; the last is empty, or the exception that ended them."""
 
     def __init__(self, reader: BlobReader) -> None:
         self._reader = reader
-        self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._batches: queue.Queue[list[bytes] | BaseException] = queue.Queue(_AHEAD)
+        self._batch: list[bytes] = []  # reversed
         self._stopped = False
 
     def run(self) -> None:
         """The body of the thread."""
         try:
-            while not self._stopped and (piece := self._reader.read(PIECE)):
-                self._pieces.put(piece)
-            self._pieces.put(b"")
+            while not self._stopped and (batch := self._read_batch()):
+                self._batches.put(batch)
+            self._batches.put([])
         except BaseException as exc:
-            self._pieces.put(exc)
+            self._batches.put(exc)
+
+    def _read_batch(self) -> list[bytes]:
+        batch: list[bytes] = []
+        size = 0
+        while size < PIECE and (piece := self._reader.read(_READ)):
+            batch.append(piece)
+            size += len(piece)
+        batch.reverse()
+        return batch
 
     def read(self, size: int = PIECE, /) -> bytes:
         """The next piece, whole."""
-        piece = self._pieces.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        return piece
+        if not self._batch:
+            batch = self._batches.get()
+            if isinstance(batch, BaseException):
+                raise batch
+            self._batch = batch
+        return self._batch.pop() if self._batch else b""
 
     def stop(self, thread: threading.Thread, patience: float) -> None:
         """Let the thread end, also when it waits for room, and wait until it has, at most ``patience`` seconds."""
@@ -86,4 +101,4 @@ class _Ahead:
         end = time.monotonic() + patience
         while thread.is_alive() and time.monotonic() < end:
             with suppress(queue.Empty):
-                self._pieces.get(timeout=0.01)
+                self._batches.get(timeout=0.01)

@@ -28,6 +28,7 @@ from layerfs.oci import (
     parse_manifest,
 )
 from layerfs.unpack.pouring import pour
+from layerfs.unpack.tapping import tapped
 
 __all__ = ["UnpackingSink", "record_layer"]
 
@@ -208,11 +209,11 @@ class UnpackingSink:
         writing = self._layers.writer(diff_id, max_bytes=self._max_bytes, max_entries=self._max_entries)
         with writing as writer:
             if not writer.present:
-                source: BlobReader = _Tap(reader, verifier.update if blob is None else blob.write, count)
-                if blob is not None and blob.offset:
-                    count(blob.offset)
-                    source = _Chain(blob.written(), source)
-                self._pour(source, writer, f"unpack layer {descriptor.digest}")
+                with tapped(reader, verifier.update if blob is None else blob.write, count) as source:
+                    if blob is not None and blob.offset:
+                        count(blob.offset)
+                        source = _Chain(blob.written(), source)
+                    self._pour(source, writer, f"unpack layer {descriptor.digest}")
                 verifier.finish() if blob is None else blob.commit()
             layer = writer.commit()
             record_layer(self._database, layer, descriptor)
@@ -246,21 +247,6 @@ class _Length:
     def _wrong(self, how: str) -> IntegrityError:
         descriptor = self._descriptor
         return IntegrityError(f"layer blob {descriptor.digest}: {how} than the {descriptor.size} bytes announced")
-
-
-class _Tap:
-    """A reader that shows what passes to someone else first."""
-
-    def __init__(self, reader: BlobReader, take: Callable[[bytes], None], count: Callable[[int], None]) -> None:
-        self._reader = reader
-        self._take = take
-        self._count = count
-
-    def read(self, size: int = PIECE, /) -> bytes:
-        piece = self._reader.read(size)
-        self._take(piece)
-        self._count(len(piece))
-        return piece
 
 
 class _Chain:
