@@ -85,7 +85,7 @@ class Parts:
 
     def directory(self, id: str) -> Path:
         """Where a container's own files are."""
-        return self.root / "containers" / id
+        return Path(f"{self.root}/containers/{id}")
 
     def lock(self, id: str, *, blocking: bool = False) -> Lock:
         """The lock of a container: who holds it runs the container, or changes it."""

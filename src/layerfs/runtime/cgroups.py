@@ -42,6 +42,7 @@ class Cgroup:
     def __init__(self, id: str, parent: str | None = None) -> None:
         self._name = os.path.join((parent or "layerfs").strip("/"), id)
         self._roots = _roots()
+        self._places: dict[str, Path | None] = {}
 
     @property
     def _version2(self) -> bool:
@@ -49,8 +50,10 @@ class Cgroup:
 
     def _path(self, controller: str) -> Path | None:
         """The group's directory in the hierarchy of a controller; None where the host has none."""
-        root = self._roots.get("") or self._roots.get(controller)
-        return root / self._name if root is not None else None
+        if controller not in self._places:
+            root = self._roots.get("") or self._roots.get(controller)
+            self._places[controller] = Path(f"{root}/{self._name}") if root is not None else None
+        return self._places[controller]
 
     def _paths(self) -> list[Path]:
         paths = [self._path(controller) for controller in ("", *_WANTED)]
@@ -93,7 +96,7 @@ class Cgroup:
             if self._version2:
                 self._delegate(path.parent)
             path.mkdir(parents=True, exist_ok=True)
-            if (path / "cpuset.cpus").exists() and not self._version2:
+            if path == self._path("cpuset") and not self._version2:
                 for directory in (path.parent, path):  # version 1: an empty set takes no process
                     for name in ("cpuset.cpus", "cpuset.mems"):
                         if not (directory / name).read_text().strip():
