@@ -494,6 +494,25 @@ def test_git_context(kit, repository):
     assert kit.read("/s/f") == "one"
 
 
+def test_the_time_of_the_context(kit, repository):
+    """SOURCE_DATE_EPOCH=context: that of the commit, of the newest file of an archive; a directory has none."""
+    kit.build("", context=f"{repository[0]}#main", file=None, build_args={"SOURCE_DATE_EPOCH": "context"})
+    assert kit.config()["created"] == "2024-01-01T00:00:00Z"
+    assert kit.stat("/s/f").mtime_ns == 1_704_067_200 * 10**9
+    text = b"ARG SOURCE_DATE_EPOCH=context\nFROM scratch\nARG SOURCE_DATE_EPOCH\nCOPY f /\nLABEL e=$SOURCE_DATE_EPOCH\n"
+    context = tar.archive(tar.file("Dockerfile", text, mtime=1_600_000_000), tar.file("f", b"1", mtime=1_500_000_000))
+    kit.build("", context="-", stdin=io.BytesIO(context), file=None)
+    assert kit.config()["created"] == "2020-09-13T12:26:40Z"
+    assert kit.section()["Labels"] == {"e": "1600000000"}
+    assert kit.stat("/f").mtime_ns == 1_500_000_000 * 10**9
+    kit.build(text.decode(), {"f": "1"})
+    assert "SOURCE_DATE_EPOCH=context" in kit.result.warnings[0]
+    assert kit.section()["Labels"] == {"e": ""}
+    assert kit.config()["created"] > "2024-01-02"
+    kit.build(text.decode().replace("context", "86400", 1))
+    assert kit.config()["created"] == "1970-01-02T00:00:00Z"
+
+
 @pytest.mark.parametrize("fragment", ["#main:out", "#main:../..", "#main:sub/../../..", "#main:nowhere"])
 def test_a_directory_of_a_repository_stays_in_it(kit, repository, fragment):
     with pytest.raises(LayerfsError):

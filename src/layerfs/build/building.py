@@ -16,6 +16,7 @@ from layerfs.build.running import HOSTNAME, Runner, sweep_dead_builds
 from layerfs.build.session import Session
 from layerfs.build.stage import build_stage
 from layerfs.build.state import StageState
+from layerfs.build.tree import Tree
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
 from layerfs.leases import Lease
@@ -25,6 +26,7 @@ from layerfs.reference import Reference
 __all__ = ["build", "check_build"]
 
 _TIMES = "build-time"
+_EPOCH = "SOURCE_DATE_EPOCH"
 _JOBS = 4
 
 
@@ -42,7 +44,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
         check_caches(options.cache_from, options.cache_to)
     environment = options.environment if options.environment is not None else dict(os.environ)
     given = _given(options, environment)
-    clamp = _epoch(given.get("SOURCE_DATE_EPOCH") or environment.get("SOURCE_DATE_EPOCH"))
+    _epoch(given.get(_EPOCH) or environment.get(_EPOCH))
     platform = Platform.parse(options.platform) if options.platform else Platform.host()
     sweep_dead_builds(parts.snapshots, parts.run)
     temporary: list[Digest] = []
@@ -54,6 +56,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
             context = stack.enter_context(open_context(options, keeper))
             file = parse(context.dockerfile, context.name)
             arguments = global_arguments(file, given, platform)
+            notes, clamp = _clamp(given, environment, arguments, context.tree)
             plan = make_plan(file, options.target, arguments, options.contexts)
             runner = stack.enter_context(
                 Runner(
@@ -70,6 +73,8 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
                 parts, options, lease, keeper, runner, context=context.tree, file=file, plan=plan, given=given,
                 environment=environment, platform=platform, clamp=clamp,
             )  # fmt: skip
+            for note in notes:
+                session.warn(note)
             return _build(session, tags)
     finally:
         drop_layers(parts, temporary)
@@ -129,11 +134,32 @@ def _given(options: BuildOptions, environment: Mapping[str, str]) -> dict[str, s
 
 
 def _epoch(text: str | None) -> int | None:
-    if not text:
+    """The second that SOURCE_DATE_EPOCH says; None where it is to be that of the context, or is not given."""
+    if not text or text == "context":
         return None
     if not text.isdecimal() or len(text) > 11:
-        raise InvalidInputError(f"SOURCE_DATE_EPOCH {text!r}: not a time in seconds")
+        raise InvalidInputError(
+            f"SOURCE_DATE_EPOCH {text!r}: not a time in seconds", hint='give a number, or "context" for its time'
+        )
     return int(text)
+
+
+def _clamp(
+    given: dict[str, str], environment: Mapping[str, str], arguments: dict[str, str], tree: Tree
+) -> tuple[list[str], int | None]:
+    """What to warn of, and the second that no time is to be later than: a build argument, that of the environment, or
+    of an ARG before the first FROM. ``context`` is replaced where it stands by what it means."""
+    text = given.get(_EPOCH) or environment.get(_EPOCH) or arguments.get(_EPOCH)
+    if text != "context":
+        return [], _epoch(text)
+    age = tree.age()
+    for values in (given, arguments):
+        values.pop(_EPOCH, None)
+        if age is not None:
+            values[_EPOCH] = str(age)
+    return (
+        [] if age is not None else ["SOURCE_DATE_EPOCH=context: a directory has no time of its own, so it is not set"]
+    ), age
 
 
 def _stages(session: Session) -> StageState:

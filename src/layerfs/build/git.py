@@ -63,9 +63,9 @@ def parse_git(text: str) -> GitSource | None:
     return GitSource(url, ref, directory.strip("/"), checksum)
 
 
-def check_out(source: GitSource, target: Path, *, keep_git_dir: bool = False, checksum: str = "") -> str:
-    """Bring a repository into ``target``; the commit. BuildError with what git says, or when it is another commit than
-    ``checksum`` (its first digits at least)."""
+def check_out(source: GitSource, target: Path, *, keep_git_dir: bool = False, checksum: str = "") -> int:
+    """Bring a repository into ``target``; the time of the commit, in seconds. BuildError with what git says, or when it
+    is another commit than ``checksum`` (its first digits at least)."""
     program = shutil.which("git")
     if program is None:
         raise UnsupportedError("git: not installed", hint="a repository as context or source needs it")
@@ -93,9 +93,10 @@ def check_out(source: GitSource, target: Path, *, keep_git_dir: bool = False, ch
         raise BuildError(f"git {source.url}: the commit is {commit}, not {wanted}")
     if (target / ".gitmodules").is_file() and not (target / ".gitmodules").is_symlink():
         git("submodule", "-q", "update", "--init", "--recursive", "--depth=1")
+    when = int(git("show", "-s", "--format=%ct", "HEAD").strip())
     if not keep_git_dir:
         remove_tree(target / ".git")
-    return commit
+    return when
 
 
 class _Git:

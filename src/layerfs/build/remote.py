@@ -104,13 +104,15 @@ def url_context(options: BuildOptions, keeper: TreeKeeper) -> Context:
     directory = keeper.stack.enter_context(keeper.parts.ingest.directory("download"))
     found = download(options.context, directory)
     with open(found.path, "rb") as file:
-        return read_context(options, keeper, file, f"the context {_shown(options.context)}")
+        context = read_context(options, keeper, file, f"the context {_shown(options.context)}")
+    context.tree.made = int(found.time) if found.time is not None else None
+    return context
 
 
 def git_tree(keeper: TreeKeeper, source: GitSource, *, keep_git_dir: bool = False, checksum: str = "") -> Tree:
     """The files of a repository."""
     place = keeper.stack.enter_context(keeper.parts.ingest.directory("git"))
-    check_out(source, place, keep_git_dir=keep_git_dir, checksum=checksum)
+    when = check_out(source, place, keep_git_dir=keep_git_dir, checksum=checksum)
     tree = keeper.directory(place, f"the repository {_shown(source.url)}", remember=False)
     if source.directory:
         names = [os.fsencode(part) for part in source.directory.split("/") if part not in ("", ".")]
@@ -123,6 +125,7 @@ def git_tree(keeper: TreeKeeper, source: GitSource, *, keep_git_dir: bool = Fals
             raise NotFoundError(f"git {source.url}: {source.directory}: {os.strerror(exc.errno or 0)}") from None
         keeper.stack.callback(os.close, fd)
         tree = Tree(fd, tree.what)
+    tree.made = when
     return tree
 
 

@@ -51,6 +51,8 @@ class Tree:
         self.owned = owned
         self.identity: str | None = None
         """What the whole content is known by, as the layers of a stage; None: it must be looked at."""
+        self.made: int | None = None
+        """When it was made, in seconds, as the source says: the time of a commit, of a download."""
 
     def left_out(self, names: Names) -> bool:
         """Whether the ignore file leaves a path out."""
@@ -110,6 +112,13 @@ class Tree:
                 return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         except (NotADirectoryError, FileNotFoundError):
             return []
+
+    def age(self) -> int | None:
+        """What SOURCE_DATE_EPOCH=context means: when it was made, or the newest file of an archive. Files of a
+        directory of the host have times that mean nothing elsewhere: None."""
+        if self.made is None and self.identity is not None:
+            return max(found.status.st_mtime_ns for found in self.walk((), os.fstat(self.fd))) // 10**9
+        return self.made
 
     def walk(self, names: Names, status: os.stat_result, exclude: Matcher | None = None) -> Iterator[Found]:
         """A file and all below it, sorted, a directory before what it has, without what is left out."""
