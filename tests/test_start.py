@@ -21,8 +21,9 @@ def checked(path: Path) -> dict[str, str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             for each in node.body:
-                assert isinstance(each, ast.ImportFrom)
-                found.update({name.name: f"{each.module}.{name.name}" for name in each.names})
+                assert isinstance(each, ast.Import | ast.ImportFrom)
+                package = f"{each.module}." if isinstance(each, ast.ImportFrom) else ""
+                found.update({name.name: f"{package}{name.name}" for name in each.names})
     return found
 
 
@@ -87,13 +88,27 @@ def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
     assert found & {"inspect", "ast", "tomllib"} == set()  # typing_extensions loads the first two
 
 
+def test_verbs_of_registries_load_urllib3_the_short_way(tmp_path: Path) -> None:
+    places = ["--root", str(tmp_path / "root"), "--run", str(tmp_path / "run")]
+    words = [*places, "pull", "localhost:1/none:1"]  # where nobody listens
+    command = [sys.executable, "-X", "importtime", "-m", "layerfs", *words]
+    lines = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    found = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert "urllib3.connectionpool" in found
+    assert found & {"calendar", "importlib.metadata", "json", "subprocess", "traceback", "zipfile"} == set()
+
+
 WHOLE = """
 import sys
-from layerfs.cli.lean import import_values
+from layerfs.cli.lean import import_http, import_values
 import_values()
-loaded = set(sys.modules)
-import ipaddress, pathlib, platform, textwrap, typing, urllib.parse, msgspec
-print(sorted(loaded & {"ipaddress", "platform", "textwrap", "typing_extensions", "urllib.parse"}))
+loaded = set(sys.modules) & {"urllib.parse"}
+import_http()
+loaded |= set(sys.modules)
+import calendar, email.utils, ipaddress, json, pathlib, platform, textwrap, traceback, typing, urllib.parse
+import importlib.metadata, msgspec, urllib3
+print(sorted(loaded & {"calendar", "importlib.metadata", "json", "platform", "textwrap", "traceback"}))
+print(urllib3.HTTPResponse(b"[1]").json(), email.utils.parsedate_tz("Tue, 24 Nov 2026 13:04:21 GMT")[:3])
 print(pathlib.Path("/a b").as_uri(), platform.system(), textwrap.dedent(" a"), ipaddress.ip_address("::1"))
 print(urllib.parse.quote("/a b"), typing.ForwardRef("int").__forward_arg__)
 print(msgspec.inspect.type_info(int) == msgspec.inspect.IntType(), msgspec.json.schema(int), msgspec.msgpack.encode(1))
@@ -105,6 +120,7 @@ def test_what_is_imported_the_short_way_is_whole_afterwards() -> None:
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines() == [
         "[]",
+        "[1] (2026, 11, 24)",
         "file:///a%20b Linux a ::1",
         "/a%20b int",
         "True {'type': 'integer'} b'\\x01'",

@@ -29,22 +29,35 @@ def late_names(package: str, **modules: str) -> Callable[[str], Any]:
 
 
 class LateModule:
-    """Stands for a module until one of its names is asked for."""
+    """Stands for a module until one of its names is asked for; ``functions`` of it only until they are called."""
 
-    __spec__ = None  # the import system looks at it
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *functions: str) -> None:
         self._name = name
+        for function in functions:
+            setattr(self, function, _late_function(name, function))
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the import system looks at some
+            raise AttributeError(name)
+        modules: dict[str, Any] = sys.modules
+        if modules.get(self._name) is self:
+            del modules[self._name]
         return getattr(import_module(self._name), name)
+
+
+def _late_function(module: str, name: str) -> Callable[..., Any]:
+    return lambda *args, **options: getattr(import_module(module), name)(*args, **options)
 
 
 @contextmanager
 def put_off(*names: str) -> Iterator[None]:
-    """Who imports one of these modules in here, and only that, gets one that is loaded at its first use."""
+    """Who imports one of these modules in here, and nothing of it, gets one that is loaded at its first use.
+
+    ``module:function`` is for one that is imported by that function alone.
+    """
     modules: dict[str, Any] = sys.modules
-    stand_ins = {name: LateModule(name) for name in names if name not in modules}
+    parts = [name.split(":") for name in names]
+    stand_ins = {name: LateModule(name, *functions) for name, *functions in parts if name not in modules}
     modules.update(stand_ins)
     try:
         yield

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from layerfs.cli.commands import GROUPS, VERBS, Entry
 from layerfs.cli.context import Context
-from layerfs.cli.lean import import_values
+from layerfs.cli.lean import import_http, import_values
 from layerfs.cli.options import Command, flag, helped, one
 from layerfs.errors import InvalidInputError, LayerfsError, native_error
 
@@ -23,6 +23,7 @@ __all__ = ["main"]
 
 _RUN_FAMILY = frozenset({"create", "exec", "run", "start"})
 _WITHOUT_STORE = frozenset({"completion", "version"})
+_WITH_REGISTRY = frozenset({"copy", "login", "logout", "manifest", "pull", "push", "tags"})
 _BROKEN_PIPE = 141
 _INTERRUPTED = 130
 
@@ -122,6 +123,8 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
         return 0
     if entry.module not in _WITHOUT_STORE:
         import_values()
+    if entry.module in _WITH_REGISTRY:
+        import_http()
     return module.run(args, context) or 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layerfs.cli.context import Context
+from layerfs.cli.lean import import_http
 from layerfs.cli.options import Args, flag, one
 from layerfs.errors import NotFoundError
 
@@ -26,6 +27,7 @@ def fetch_image(args: Args, context: Context) -> None:
             if args.pull == "never":
                 error.hint = "with --pull missing it is pulled"
                 raise
+    import_http()
     from layerfs.exchange import pull  # most runs find their image here
     from layerfs.oci import Platform
 

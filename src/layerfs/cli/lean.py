@@ -1,4 +1,8 @@
-"""A shorter way to what every verb needs."""
+"""A shorter way to what many verbs need of other packages.
+
+Those import more than they use, for functions that no verb calls. What stands in for it here is gone at the end; what
+was imported meanwhile loads the module itself should it be needed after all.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from contextlib import contextmanager
 
 from layerfs.late import put_off
 
-__all__ = ["import_values"]
+__all__ = ["import_http", "import_values"]
 
-_NOT_USED = ("textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
-"""What msgspec imports for functions that no verb calls."""
+_OF_PATHLIB = "urllib.parse:quote_from_bytes"  # up to Python 3.12
+_OF_MSGSPEC = ("textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
+_OF_URLLIB3 = ("calendar", "importlib.metadata:version", "json", "random", "traceback")
 
 
 class _Linux:
@@ -25,28 +30,22 @@ class _Linux:
         return "Linux"
 
 
-class _Quoting:
-    """Stands for the module ``urllib.parse``, of which pathlib (up to Python 3.12) takes no more than this."""
-
-    __spec__ = None
-
-    @staticmethod
-    def quote_from_bytes(*words: typing.Any) -> str:
-        from urllib.parse import quote_from_bytes
-
-        return quote_from_bytes(*words)
-
-
 def import_values() -> None:
-    """Import pathlib and msgspec without half of what they bring with them, which is a fifth of a short command."""
+    """Import pathlib and msgspec; the rest of what they bring with them is a fifth of a short command."""
     if "msgspec" in sys.modules:
         return
-    with put_off(*_NOT_USED):
-        with _instead("urllib.parse", _Quoting()):
-            import pathlib  # noqa: F401
-        # Without ``typing_extensions``, which is taken where there is one, for what ``typing`` has as well.
-        with _instead("typing_extensions", None), _instead("platform", _Linux()), _no_trial():
-            import msgspec  # noqa: F401
+    with put_off(_OF_PATHLIB):
+        import pathlib  # noqa: F401
+    # Without ``typing_extensions``, which is taken where there is one, for what ``typing`` has as well.
+    with put_off(*_OF_MSGSPEC), _instead("typing_extensions", None), _instead("platform", _Linux()), _no_trial():
+        import msgspec  # noqa: F401
+
+
+def import_http() -> None:
+    """Import urllib3; the rest of what it brings with it is a third of its time."""
+    # It takes zstd for encoded answers, which nobody asks for.
+    with put_off(*_OF_URLLIB3), _instead("backports.zstd", None):
+        import urllib3  # noqa: F401
 
 
 @contextmanager

@@ -13,10 +13,10 @@ __all__ = ["Challenge", "next_link", "parse_challenges", "parse_content_range", 
 __all__ += ["warning_text"]
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}=*|[^",\s]+))\s*(?:,|$)')
-_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:\s+|$|,)(?!=)")
-_LINK = re.compile(r'\s*<([^>]*)>((?:\s*;\s*[^,;"]+(?:"[^"]*")?)*)')
-_WARNING = re.compile(r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
+_PARAMETER = rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}=*|[^",\s]+))\s*(?:,|$)'
+_SCHEME = rf"[\s,]*({_TOKEN})(?:\s+|$|,)(?!=)"
+_LINK = r'\s*<([^>]*)>((?:\s*;\s*[^,;"]+(?:"[^"]*")?)*)'
+_WARNING = r'\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"'
 _LIMIT = 16 << 10
 
 
@@ -32,10 +32,10 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
     found = []
     for header in headers:
         text = header[:_LIMIT]
-        while (start := _SCHEME.match(text)) is not None:
+        while (start := re.match(_SCHEME, text)) is not None:
             text = text[start.end() :]
             parameters: dict[str, str] = {}
-            while (parameter := _PARAMETER.match(text)) is not None:
+            while (parameter := re.match(_PARAMETER, text)) is not None:
                 quoted, plain = parameter[2], parameter[3]
                 value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
                 parameters.setdefault(parameter[1].lower(), value)
@@ -46,7 +46,7 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 def next_link(header: str | None) -> str | None:
     """The target of ``rel=next`` in a Link header."""
-    for target, attributes in _LINK.findall((header or "")[:_LIMIT]):
+    for target, attributes in re.findall(_LINK, (header or "")[:_LIMIT]):
         if re.search(r'rel\s*=\s*"?next"?', attributes):
             return str(target)
     return None
@@ -54,7 +54,7 @@ def next_link(header: str | None) -> str | None:
 
 def warning_text(header: str) -> str | None:
     """The text of a ``299`` warning, fit for a terminal; None for other warnings."""
-    match = _WARNING.match(header[:_LIMIT])
+    match = re.match(_WARNING, header[:_LIMIT])
     if match is None:
         return None
     text = re.sub(r"\\(.)", r"\1", match[1])

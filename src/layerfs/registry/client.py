@@ -27,7 +27,7 @@ __all__ = ["Client", "is_stored_as_manifest"]
 _ACCEPT = ", ".join((MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 _TAGS_SIZE = 4 << 20
 _PAGES = 10_000
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")
+_MEDIA_TYPE = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
 
 
 class _Tags(msgspec.Struct):
@@ -176,4 +176,4 @@ def _media_type(response: Response) -> str:
 
 
 def _fits(media_type: str) -> bool:
-    return _MEDIA_TYPE.fullmatch(media_type) is not None and is_stored_as_manifest(media_type)
+    return re.fullmatch(_MEDIA_TYPE, media_type) is not None and is_stored_as_manifest(media_type)

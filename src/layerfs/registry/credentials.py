@@ -12,26 +12,31 @@ Messages name files, hosts and helpers, never what they hold.
 """
 
 import base64
-import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, system_errors
 from layerfs.fsutil import write_atomic
+from layerfs.late import LateModule
 from layerfs.reference import DEFAULT_REGISTRY
+
+if TYPE_CHECKING:
+    import json
+    import subprocess
+else:  # many registries need no credentials, and few have a helper
+    json, subprocess = LateModule("json"), LateModule("subprocess")
 
 __all__ = ["CredentialStore", "Credentials"]
 
 _HUB_KEY = "https://index.docker.io/v1/"
-_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HELPER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HELPER_SECONDS = 60.0
 _FILE_SIZE = 4 << 20
 _TOKEN_USER = "<token>"
@@ -253,7 +258,7 @@ def _ask_helper(helper: str, registry: str) -> Credentials:
 
 def _run_helper(helper: str, action: str, request: str) -> bytes:
     """Standard output of a helper. NotFoundError: it has nothing for that host. RegistryError: it failed."""
-    if _HELPER_NAME.fullmatch(helper) is None:
+    if re.fullmatch(_HELPER_NAME, helper) is None:
         raise InvalidInputError(f"credential helper {helper!r}: not a name")
     program = f"docker-credential-{helper}"
     try:
