@@ -49,7 +49,9 @@ class Answer:
 class Fault:
     """``status``, ``headers`` and ``body`` replace those of the answer (a header of None goes). ``cut``: bytes of the
     body, then the connection is reset (negative: before any answer). ``carried_out``: what is answered with an error
-    was done all the same. ``drip``: seconds between single bytes.
+    was done all the same. ``drip``: seconds between single bytes; ``drip_headers``: lines of header that
+    never end, so far apart.
+    ``stall``: bytes of the body, then nothing until ``gate`` is set or the registry ends (negative: before any answer).
     ``endless``: the body goes on for ever, chunked. ``swallow``: bytes of the request's body, then a reset.
     """
 
@@ -62,6 +64,9 @@ class Fault:
     body: bytes | None = None
     cut: int | None = None
     drip: float = 0.0
+    drip_headers: float = 0.0
+    stall: int | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
     endless: bool = False
     swallow: int | None = None
     delay: float = 0.0
@@ -269,6 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if fault is not None and fault.cut is not None and fault.cut < 0:
             return self._reset()
+        if fault is not None and fault.stall is not None and fault.stall < 0:
+            self._wait(fault)
         refused = fault is not None and fault.status is not None and fault.status >= 300 and not fault.carried_out
         answer = Answer(500) if refused else self._answer(body)
         if fault is not None:
@@ -305,11 +312,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, answer: Answer, fault: Fault | None) -> None:
         headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        if "Transfer-Encoding" in headers:
+            del headers["Content-Length"]
         endless = fault is not None and fault.endless
         if endless:
             headers.pop("Content-Length")
             headers["Transfer-Encoding"] = "chunked"
         self.send_response(answer.status)
+        while fault is not None and fault.drip_headers:
+            self.flush_headers()
+            self.wfile.write(b"X-Slow: y\r\n")
+            if self.server.registry.stopping.wait(fault.drip_headers):
+                return
         for name, value in headers.items():
             for line in value.split("\n"):
                 self.send_header(name, line)
@@ -333,7 +347,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if fault is not None and fault.stall is not None and fault.stall >= 0:
+            self._send(answer.body[: fault.stall])
+            self._wait(fault)
+            return self._send(answer.body[fault.stall :])
         self._send(answer.body)
+
+    def _wait(self, fault: Fault) -> None:
+        while not fault.gate.wait(0.02) and not self.server.registry.stopping.is_set():
+            pass
 
     def _send(self, data: bytes) -> None:
         for start in range(0, len(data), 1 << 16):

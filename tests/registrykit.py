@@ -15,9 +15,9 @@ from fake_registry import MANIFEST_TYPE, FakeRegistry, digest_of
 
 from layerfs.registry.access import Access
 from layerfs.registry.config import RegistryConfig
+from layerfs.registry.connection import Timeouts
 from layerfs.registry.credentials import CredentialStore
 from layerfs.registry.retry import Retry
-from layerfs.registry.transport import Timeouts
 from layerfs.store import Store
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"

@@ -5,7 +5,7 @@
 Children come before what names them: the configuration, then the layers, several at once; the manifest; an index
 after all its manifests; the name last. So whatever a sink shows is whole, at every instant. What the sink has is
 skipped. Manifests are passed on as the bytes that they are. The first error stops all that is under way and is
-raised; so does Ctrl-C. What sinks have taken by then stays there for the next try.
+raised; so does Ctrl-C, also where the other side is silent. What sinks have taken by then stays there for the next try.
 """
 
 import base64
@@ -35,12 +35,14 @@ from layerfs.oci import (
     select,
 )
 
-__all__ = ["DEPTH_LIMIT", "MANIFESTS_LIMIT", "LayerSink", "copy"]
+__all__ = ["DEPTH_LIMIT", "MANIFESTS_LIMIT", "Interruptible", "LayerSink", "copy"]
 
 DEPTH_LIMIT = 8
 """Most indexes in one another."""
 MANIFESTS_LIMIT = 10_000
 """Most manifests of one copy."""
+_PATIENCE = 1.0
+"""Seconds that a program which is being ended waits for its threads: one may be connecting, and cannot be woken."""
 
 
 @runtime_checkable
@@ -49,6 +51,15 @@ class LayerSink(Protocol):
 
     def expect(self, manifest: Manifest) -> None:
         """The configuration of ``manifest`` is there, its layers come next. IntegrityError when they cannot fit."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source or sink whose reads and writes may wait for another machine."""
+
+    def interrupt(self) -> None:
+        """End those of other threads at once; whatever is asked of it from now on fails."""
         ...
 
 
@@ -174,12 +185,21 @@ class _Copy:
         team = _Team(self._blob, layers, self._stop)
         try:
             team.run(self._jobs)
-        except BaseException:
-            self._stop.set()
+        except BaseException as exc:
+            self._end()
+            team.wait(_PATIENCE if isinstance(exc, KeyboardInterrupt | SystemExit) else None)
             raise
-        finally:
-            team.wait()
+        if self._stop.is_set():
+            self._end()
+        team.wait()
         team.raise_first()
+
+    def _end(self) -> None:
+        """Nobody goes on, and nobody who waits for bytes waits any longer."""
+        self._stop.set()
+        for side in (self._source, self._sink):
+            if isinstance(side, Interruptible):
+                side.interrupt()
 
     def _blob(self, descriptor: Descriptor) -> None:
         """Copy one blob that is no manifest."""
@@ -236,13 +256,13 @@ class _Team:
         for _ in range(min(jobs, len(self._waiting))):
             threading.Thread(target=self._member, name="copy", daemon=True).start()
         with self._changed:
-            self._changed.wait_for(lambda: not self._working and (not self._waiting or self._stop.is_set()))
+            self._changed.wait_for(lambda: self._stop.is_set() or not (self._working or self._waiting))
 
-    def wait(self) -> None:
-        """Until nobody works any more."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Until nobody works any more, at most so long."""
         with self._changed:
             self._waiting.clear()
-            self._changed.wait_for(lambda: not self._working)
+            self._changed.wait_for(lambda: not self._working, seconds)
 
     def raise_first(self) -> None:
         """The error that stopped the others, if there was one."""

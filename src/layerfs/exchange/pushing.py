@@ -222,6 +222,7 @@ class _Push:
                 return [futures[layer.digest].result() if layer.digest in futures else layer for layer in layers]
             except BaseException:
                 self._stop.set()
+                self._sink.interrupt()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

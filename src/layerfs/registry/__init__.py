@@ -6,7 +6,8 @@ registry. ``config`` and ``credentials`` are free of it; ``source`` and ``sink``
     config       our registries.toml, certs.d: which host is spoken to for a repository, and how
     credentials  config.json, auth.json and credential helpers
     challenge    WWW-Authenticate, Link, Warning and Retry-After headers
-    transport    urllib3: timeouts, proxies, TLS, redirects, limits on bodies
+    connection   connections with deadlines, which another thread can end
+    transport    urllib3: proxies, TLS, redirects, limits on bodies
     auth         Basic, Bearer and OAuth2 refresh: the Authorization of a request
     retry        how often and when again
     session      one registry host: scheme, authorization, errors with names

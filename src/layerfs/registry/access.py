@@ -10,10 +10,11 @@ from layerfs.reference import Reference
 from layerfs.registry.auth import Authenticator
 from layerfs.registry.client import Client
 from layerfs.registry.config import Endpoint, RegistryConfig, find_tls
+from layerfs.registry.connection import Calls, Timeouts
 from layerfs.registry.credentials import Credentials, CredentialStore
 from layerfs.registry.retry import Retry
 from layerfs.registry.session import Session
-from layerfs.registry.transport import Timeouts, Transport
+from layerfs.registry.transport import Transport
 
 __all__ = ["Access"]
 
@@ -66,8 +67,9 @@ class Access:
         def look_up() -> Credentials | None:
             return credentials or self.credentials.get(endpoint.registry, endpoint.repository)
 
-        authenticator = Authenticator(endpoint, self._transport, look_up, self.config.is_insecure)
-        return Client(Session(endpoint, actions, self._transport, authenticator, self.retry, self._warn))
+        calls = Calls()
+        authenticator = Authenticator(endpoint, self._transport, look_up, self.config.is_insecure, calls)
+        return Client(Session(endpoint, actions, self._transport, authenticator, self.retry, self._warn, calls))
 
     def close(self) -> None:
         """Close the connections."""

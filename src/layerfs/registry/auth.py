@@ -18,6 +18,7 @@ import msgspec
 from layerfs.errors import RegistryError, UnauthorizedError
 from layerfs.registry.challenge import Challenge
 from layerfs.registry.config import Endpoint, host_name, is_loopback
+from layerfs.registry.connection import Calls
 from layerfs.registry.credentials import Credentials
 from layerfs.registry.retry import TEMPORARY_STATUS
 from layerfs.registry.transport import Response, Transport, origin_of, redact
@@ -47,9 +48,11 @@ class Authenticator:
         transport: Transport,
         credentials: Callable[[], Credentials | None],
         insecure: Callable[[str], bool],
+        calls: Calls | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._transport = transport
+        self._calls = calls
         self._look_up = credentials
         self._looked_up = False
         self._known: Credentials | None = None
@@ -127,11 +130,12 @@ class Authenticator:
         separator = "&" if "?" in realm else "?"
         url = realm + separator + urllib.parse.urlencode(query)
         basic = _basic(credentials) if credentials.username else None
-        return self._transport.send("GET", url, {}, authorization=basic)
+        return self._transport.send("GET", url, {}, authorization=basic, calls=self._calls)
 
     def _post(self, realm: str, form: dict[str, str], service: str, scopes: set[str]) -> Response:
         fields = {**form, "client_id": _CLIENT_ID, "service": service, "scope": " ".join(sorted(scopes))}
-        return self._transport.send("POST", realm, _FORM, body=urllib.parse.urlencode(fields).encode())
+        body = urllib.parse.urlencode(fields).encode()
+        return self._transport.send("POST", realm, _FORM, body=body, calls=self._calls)
 
     def _read(self, response: Response) -> _Token:
         """The token of an answer of the token server."""

@@ -135,6 +135,8 @@ class BlobStream:
         self._waiting.clear()
         self._pieces.clear()
         if self._current is not None:
+            # Another thread may be reading it, and hold what closing it needs.
+            self._current.interrupt()
             self._current.close()
             self._current = None
 
@@ -316,7 +318,7 @@ class _Part:
         try:
             if self._breaks > _MOST_BREAKS:
                 raise failure
-            client.session.retry.pause(failure, self._tries)
+            client.session.pause(failure, self._tries)
         except RegistryError:
             self._places.give_up(client, failure)
             self._tries = 0

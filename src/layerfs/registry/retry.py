@@ -1,9 +1,6 @@
 """When to try again: temporary failures, with growing pauses, as long as the registry itself asks for."""
 
 import random
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
 import msgspec
 
@@ -12,8 +9,6 @@ from layerfs.errors import RegistryError
 __all__ = ["TEMPORARY_STATUS", "Retry", "Throttled"]
 
 TEMPORARY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-_T = TypeVar("_T")
 
 
 class Throttled(RegistryError):
@@ -35,24 +30,14 @@ class Retry(msgspec.Struct, frozen=True):
     longest: float = 10.0
     patience: float = 60.0
 
-    def run(self, action: Callable[[], _T]) -> _T:
-        """Do it; again after a temporary RegistryError, whose last one is raised."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return action()
-            except RegistryError as exc:
-                self.pause(exc, attempt)
-
-    def pause(self, failure: RegistryError, attempt: int) -> None:
-        """Wait before the next try, or raise ``failure`` when there is to be none after ``attempt`` of them."""
+    def pause(self, failure: RegistryError, attempt: int) -> float:
+        """Seconds to wait before the next try; raises ``failure`` where there is to be none after ``attempt``."""
         if not failure.temporary or attempt >= self.attempts:
             raise failure
-        seconds = random.uniform(0.5, 1.0) * min(self.longest, self.base * 2 ** (attempt - 1))
+        seconds: float = random.uniform(0.5, 1.0) * min(self.longest, self.base * 2 ** (attempt - 1))
         if isinstance(failure, Throttled):
             if failure.seconds > self.patience:
                 failure.hint = f"the registry wants no request for {failure.seconds:.0f} s"
                 raise failure
             seconds = max(seconds, failure.seconds)
-        time.sleep(seconds)
+        return seconds

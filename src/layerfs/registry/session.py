@@ -10,6 +10,7 @@ from layerfs.errors import IntegrityError, NotFoundError, RegistryError, Unautho
 from layerfs.registry.auth import Authenticator
 from layerfs.registry.challenge import parse_challenges, retry_after, warning_text
 from layerfs.registry.config import Endpoint
+from layerfs.registry.connection import Calls
 from layerfs.registry.retry import TEMPORARY_STATUS, Retry, Throttled
 from layerfs.registry.transport import Body, ConnectError, Response, Transport, origin_of, redact
 
@@ -42,13 +43,15 @@ class Session:
         authenticator: Authenticator,
         retry: Retry,
         note: Callable[[str], None],
+        calls: Calls,
     ) -> None:
         self.endpoint = endpoint
         self.authenticator = authenticator
-        self.retry = retry
+        self.note = note
+        self._retry = retry
+        self._calls = calls
         self._scopes = frozenset({f"repository:{endpoint.repository}:{actions}"} if endpoint.repository else ())
         self._transport = transport
-        self._note = note
         self._base: str | None = endpoint.schemes[0] if len(endpoint.schemes) == 1 else None
         if self._base is not None:
             self._base += f"://{endpoint.host}"
@@ -75,7 +78,24 @@ class Session:
         def once() -> Response:
             return self._once(method, target, what, ok, headers or {}, body, self._scopes | scopes)
 
-        return self.retry.run(once) if retry else once()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return once()
+            except RegistryError as exc:
+                if not retry:
+                    raise
+                self.pause(exc, attempt)
+
+    def pause(self, failure: RegistryError, attempt: int) -> None:
+        """Wait before the next try; raises ``failure`` when there is to be none after ``attempt`` of them."""
+        if self._calls.pause(self._retry.pause(failure, attempt)):
+            raise failure
+
+    def interrupt(self) -> None:
+        """End what other threads wait for; every request from now on fails."""
+        self._calls.interrupt()
 
     def absolute(self, target: str, base: str | None = None) -> str:
         """A URL for a path, or for a Location relative to ``base``."""
@@ -107,7 +127,7 @@ class Session:
             raise
         for header in response.headers.getlist("Warning"):
             if text := warning_text(header):
-                self._note(f"{self.endpoint.registry}: {text}")
+                self.note(f"{self.endpoint.registry}: {text}")
         if response.status in ok:
             return response
         raise self._error(response, what)
@@ -124,7 +144,8 @@ class Session:
             url = target if "://" in target else base + target
             own = origin_of(url) == origin_of(base)
             made = body() if callable(body) else body
-            return self._transport.send(method, url, headers, authorization=authorization if own else None, body=made)
+            sent = authorization if own else None
+            return self._transport.send(method, url, headers, authorization=sent, body=made, calls=self._calls)
 
         if self._base is not None:
             return send(self._base)

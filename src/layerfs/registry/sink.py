@@ -83,6 +83,10 @@ class RegistrySink:
             verifier.finish()
         self._client.put_manifest(tag, descriptor.media_type, data)
 
+    def interrupt(self) -> None:
+        """End what other threads wait for; nothing more can be sent."""
+        self._client.session.interrupt()
+
     def _mount(self, digest: Digest) -> bool:
         repository = self._client.session.endpoint.repository
         candidates = [each for each in self._mount_from(digest) if each != repository][:_MOST_MOUNTS]

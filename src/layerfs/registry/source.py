@@ -65,8 +65,14 @@ class RegistrySource:
         finally:
             stream.close()
 
+    def interrupt(self) -> None:
+        """End what other threads wait for; nothing more can be read."""
+        for client in self._clients:
+            client.session.interrupt()
+
     def close(self) -> None:
         """End the threads of parallel ranges."""
+        self.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """HTTP through urllib3: one request and its answer, with what holds for every one of them.
 
-- Connecting, each wait for bytes and the rate over a while are bounded, so nothing that a server does hangs.
+- Connecting, each wait for bytes, the time to the end of the headers and the rate over a while are bounded
+  (``connection``), so nothing that a server does hangs; and another thread can end what waits.
 - Redirects are followed here, for reading alone: never with the Authorization once the origin (scheme, host and
   port) has changed, never from https to http, never more than ten.
 - TLS is verified against the system's and the host's own authorities, unless the host was declared insecure.
@@ -10,13 +11,11 @@
 
 import ssl
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -31,14 +30,14 @@ from urllib3.exceptions import (
 
 from layerfs.errors import IntegrityError, RegistryError
 from layerfs.registry.config import Tls
+from layerfs.registry.connection import CURRENT, Call, Calls, Timeouts, TooSlow, pool_classes
 
-__all__ = ["REDIRECTS", "Body", "ConnectError", "Origin", "Response", "Timeouts", "Transport", "origin_of", "redact"]
+__all__ = ["REDIRECTS", "Body", "ConnectError", "Origin", "Response", "Transport", "origin_of", "redact"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _READ = 256 << 10
 _USER_AGENT = "layerfs"
-_SLOW = 1 << 10
 
 Origin = tuple[str, str, int]
 Body = bytes | memoryview | Iterable[bytes]
@@ -48,22 +47,12 @@ class ConnectError(RegistryError):
     """No connection came about: nothing was sent."""
 
 
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds: to connect; for each wait for bytes; and the stretch over which a body must bring 1 KiB a second."""
-
-    connect: float = 15.0
-    read: float = 60.0
-    stretch: float = 60.0
-
-
 class Response:
     """An answer whose body is still to be read; ``close`` it, or read it to its end."""
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, timeouts: Timeouts) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, call: Call) -> None:
         self._raw = raw
-        self._timeouts = timeouts
-        self._since = time.monotonic()
-        self._recent = 0
+        self._call = call
         self.url = url
         self.status = raw.status
         self.headers = raw.headers
@@ -93,20 +82,9 @@ class Response:
 
     def _receive(self, size: int) -> bytes:
         try:
-            data = self._raw.read1(size, decode_content=False) or b""
+            return self._raw.read1(size, decode_content=False) or b""
         except (HTTPError, OSError, ValueError) as exc:
             raise _failure("read", self.url, exc) from None
-        self._recent += len(data)
-        now = time.monotonic()
-        if now - self._since >= self._timeouts.stretch:
-            if self._recent < _SLOW * (now - self._since) and data:
-                raise RegistryError(
-                    f"read {redact(self.url)}: less than {_SLOW} bytes a second came for {now - self._since:.0f} s",
-                    url=redact(self.url),
-                    temporary=True,
-                )
-            self._since, self._recent = now, 0
-        return data
 
     def read_all(self, limit: int) -> bytes:
         """The whole body; IntegrityError for one of more than ``limit`` bytes."""
@@ -131,6 +109,7 @@ class Response:
         if self.length == 0 or getattr(self._raw, "length_remaining", None) == 0:
             with suppress(HTTPError, OSError, ValueError):
                 self._raw.read1(1, decode_content=False)
+        self._call.end()
         self._raw.close()
         self._raw.release_conn()
 
@@ -160,14 +139,19 @@ class Transport:
         *,
         authorization: str | None = None,
         body: Body | None = None,
+        calls: Calls | None = None,
     ) -> Response:
-        """One request; GET and HEAD go after redirects. RegistryError when no answer comes."""
+        """One request; GET and HEAD go after redirects. RegistryError when no answer comes.
+
+        ``calls``: those that it can be ended with.
+        """
+        calls = calls or Calls()
         first = origin_of(url)
         for _ in range(_MAX_REDIRECTS):
             sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers}
             if authorization is not None:
                 sent["Authorization"] = authorization
-            response = self._send_one(method, url, sent, body)
+            response = self._send_one(method, url, sent, body, Call(calls))
             location = response.headers.get("Location")
             if method not in ("GET", "HEAD") or response.status not in REDIRECTS or not location:
                 return response
@@ -183,6 +167,9 @@ class Transport:
         with self._lock:
             managers, self._managers = list(self._managers.values()), {}
         for manager in managers:
+            # Its own clear() leaves that to the garbage collector.
+            for key in manager.pools.keys():  # noqa: SIM118 -- no mapping: it cannot be iterated over
+                manager.pools[key].close()
             manager.clear()
 
     def _follow(self, url: str, location: str) -> str:
@@ -191,7 +178,8 @@ class Transport:
             raise RegistryError(f"GET {redact(url)}: it redirects from https to {redact(target)}", url=redact(url))
         return target
 
-    def _send_one(self, method: str, url: str, headers: dict[str, str], body: Body | None) -> Response:
+    def _send_one(self, method: str, url: str, headers: dict[str, str], body: Body | None, call: Call) -> Response:
+        token = CURRENT.set(call)
         timeout = urllib3.Timeout(connect=self._timeouts.connect, read=self._timeouts.read)
         try:
             raw = self._manager(origin_of(url)).urlopen(
@@ -206,8 +194,14 @@ class Transport:
                 timeout=timeout,
             )
         except (HTTPError, OSError, ValueError) as exc:
+            call.end()
             raise _failure(method, url, exc) from None
-        return Response(raw, url, self._timeouts)
+        except BaseException:
+            call.end()
+            raise
+        finally:
+            CURRENT.reset(token)
+        return Response(raw, url, call)
 
     def _manager(self, origin: Origin) -> urllib3.PoolManager:
         with self._lock:
@@ -217,6 +211,11 @@ class Transport:
             return manager
 
     def _new_manager(self, origin: Origin) -> urllib3.PoolManager:
+        manager = self._plain_manager(origin)
+        manager.pool_classes_by_scheme = pool_classes(self._timeouts)
+        return manager
+
+    def _plain_manager(self, origin: Origin) -> urllib3.PoolManager:
         scheme, host, port = origin
         options: dict[str, Any] = {"num_pools": 2, "maxsize": 16}
         if scheme == "https":
@@ -317,6 +316,8 @@ def _failure(action: str, url: str, exc: Exception) -> RegistryError:
     if isinstance(reason, SSLError):
         reason = reason.args[0] if reason.args else reason
     text = f"{action} {shown}: "
+    if (slow := _slowness(reason)) is not None:
+        return RegistryError(f"{text}{slow}", url=shown, temporary=True)
     if isinstance(reason, ssl.SSLCertVerificationError):
         # No ConnectError: there is TLS, so plain HTTP is no way out.
         return RegistryError(
@@ -338,3 +339,14 @@ def _failure(action: str, url: str, exc: Exception) -> RegistryError:
     if isinstance(reason, TimeoutError | urllib3.exceptions.TimeoutError):
         return RegistryError(f"{text}no bytes came in time", url=shown, temporary=True)
     return RegistryError(f"{text}the connection broke", url=shown, temporary=True)
+
+
+def _slowness(reason: object) -> TooSlow | None:
+    """Our own word, which urllib3 wraps in one way or another."""
+    for _ in range(5):
+        if isinstance(reason, TooSlow):
+            return reason
+        if not isinstance(reason, BaseException):
+            return None
+        reason = reason.__cause__ or (reason.args[-1] if reason.args else None)
+    return None

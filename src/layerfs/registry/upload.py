@@ -190,12 +190,13 @@ class _Upload:
         """Wait, where another try makes sense. An upload that the registry does not know any more is begun again."""
         if self._location and (isinstance(failure, AbsentError) or failure.status == _OUT_OF_ORDER):
             failure.temporary = True
-        self._client.session.retry.pause(failure, tries)
+        self._client.session.pause(failure, tries)
 
     def _begin(self) -> None:
         if self._location:
             return
         response = self._begun or self._client.begin_upload(self._what)
+        response.close()
         self._begun = None
         self._keep_location(response)
         minimum = response.headers.get("OCI-Chunk-Min-Length", "")
@@ -203,7 +204,6 @@ class _Upload:
             if int(minimum) > _LARGEST_CHUNK:
                 raise RegistryError(f"{self._what}: the registry wants chunks of {minimum} bytes at least")
             self._chunk = max(CHUNK, int(minimum))
-        response.close()
 
     def _keep_location(self, response: Response) -> None:
         location = response.headers.get("Location")
@@ -231,8 +231,8 @@ class _Upload:
         """Send chunk after chunk; what comes back is the last one, which is shorter and goes with the digest."""
         while len(data := self._feed.held(self._chunk)) == self._chunk:
             response = self._request("PATCH", self._location, (202, 201, 204), self._chunk_headers(data), data)
-            self._keep_location(response)
             response.close()
+            self._keep_location(response)
             arrived = parse_range_end(response.headers.get("Range"))
             self._arrived = self._feed.position if arrived is None else arrived
             self._feed.rewind(self._arrived, self._what)
