@@ -6,7 +6,8 @@ never waits for the removal of files.
 """
 
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 
 import msgspec
@@ -21,7 +22,9 @@ from layerfs.metadata import Database
 __all__ = ["Swept", "sweep"]
 
 _BATCH = 8
-"""Layers or blobs that one transaction takes: a few milliseconds, in which no other command can write."""
+"""Layers or blobs that one transaction takes at most: a few milliseconds, in which no other command can write."""
+_HOLD = 0.01
+"""Seconds after which a transaction takes no more of them, because the disk or the machine is slow."""
 _PAUSE = 0.003
 """Seconds between transactions, in which those that wait get their turn: SQLite has no queue for them."""
 _PARTIAL_SECONDS = 7 * 24 * 3600
@@ -80,20 +83,36 @@ def sweep(
 
 def _sweep_layers(layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool) -> tuple[list[Digest], int]:
     """The layers that go, and their bytes. Whoever makes a snapshot in a transaction of its own sees each of them
-    either protected by that or gone; their bytes are freed when nobody waits any more."""
+    either protected by that or gone; their bytes are freed when nobody waits any more.
+
+    What made them unneeded is brought to the disk first, so the transactions need not wait for it: should one of them
+    be lost with the power, a row is left that the next sweep takes.
+    """
     unneeded = database.unneeded_layers()
+    if unneeded and not dry_run:
+        database.flush()
     sizes = {row.diff_id: row.disk for row in database.layers()} if unneeded else {}
     gone: list[Digest] = unneeded if dry_run else []
     with nullcontext() if dry_run or not unneeded else ingest.directory("trash") as trash:
-        for start in range(0, len(unneeded) if trash else 0, _BATCH):
-            with database.transaction(durable=True):
-                for diff_id in unneeded[start : start + _BATCH]:
+        pending = deque(unneeded if trash else ())
+        while pending:
+            with database.transaction():
+                for diff_id in _for_a_moment(pending):
                     if trash and database.take_layer(diff_id):
                         layers.retire(diff_id, trash)
                         gone.append(diff_id)
-            if start + _BATCH < len(unneeded):
+            if pending:
                 time.sleep(_PAUSE)
     return gone, sum(sizes.get(diff_id, 0) for diff_id in gone)
+
+
+def _for_a_moment(pending: deque[Digest]) -> Iterator[Digest]:
+    """Take the next few, as many as a transaction may: those behind the first only while no time has gone by."""
+    end = time.monotonic() + _HOLD
+    for _ in range(min(_BATCH, len(pending))):
+        yield pending.popleft()
+        if time.monotonic() > end:
+            return
 
 
 def _sweep_orphans(layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool) -> tuple[list[Digest], int]:
@@ -118,17 +137,17 @@ def _sweep_blobs(
 ) -> tuple[list[Digest], int]:
     """The blobs that go, and their bytes. A first look, which keeps nobody out, leaves few to look at once more."""
     used = database.image_blobs() if keep_layer_blobs else ()
-    candidates = [digest for digest in present if digest not in used]
+    candidates = deque(digest for digest in present if digest not in used)
     removed, total = [], 0
-    for start in range(0, len(candidates), _BATCH):
+    while candidates:
         # The transaction orders this against ``protect``: either the lease is seen here, or whoever asks after it
         # whether the blob is there hears no.
         with nullcontext() if dry_run else database.transaction():
-            for digest in candidates[start : start + _BATCH]:
+            for digest in _for_a_moment(candidates):
                 if content.has(digest) and not _is_needed(database, digest, keep_layer_blobs):
                     total += content.disk(digest) if dry_run else content.delete(digest)
                     removed.append(digest)
-        if not dry_run and start + _BATCH < len(candidates):
+        if not dry_run and candidates:
             time.sleep(_PAUSE)
     return removed, total
 

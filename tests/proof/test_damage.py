@@ -266,3 +266,18 @@ def test_a_database_that_is_gone_in_the_middle(world: World, counts: Counter[str
             assert len(store.containers.list()) == 1
         assert (path.parent / "layerfs.db.damaged").exists()
         counts["databases made anew from what lies on disk"] += 1
+
+
+@pytest.mark.parametrize("lost", [("snapshots",), ("containers",), ("snapshots", "containers")], ids="+".join)
+def test_a_container_without_its_files(world: World, lost: tuple[str, ...]) -> None:
+    """A removal that a power cut has undone in the database alone: told, and mended without making that anew."""
+    world.reset(world.template)
+    with world.open() as store:
+        (row,) = store.database.containers()
+        for place in lost:
+            shutil.rmtree(world.place / "root" / place / row.id)
+        assert [(finding.kind, finding.name) for finding in store.check()] == [("container", row.id)]
+        assert [finding.repaired for finding in store.check(repair=True)] == [True]
+        assert not store.database.containers()
+        assert list(store.check()) == []
+    assert not (world.place / "root" / "layerfs.db.damaged").exists()

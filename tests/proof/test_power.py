@@ -79,10 +79,15 @@ def _check(world: World, scenario: Scenario, root: Path, done: str) -> None:
     if scenario.fresh and not done and not (root / "layerfs.db").exists():
         return  # no store yet, or litter of one: it is made anew
     with Store.open(root, run) as store:
-        findings = [f"{f.kind} {f.name}: {f.reason}" for f in store.check()]
-        assert scenario.damaged or not findings, findings
-        known = {name: str(target) for name, target in store.database.names()}
         changes = {word.format(host=world.host) for word in scenario.changes}
+        # The removal of a container is not synced: a row without its files may be back, which the check mends.
+        undone = {row.id for row in store.database.containers() if row.name in changes}
+        found = [f for f in store.check() if f.kind != "container" or f.name not in undone]
+        findings = [f"{f.kind} {f.name}: {f.reason}" for f in found]
+        assert scenario.damaged or not findings, findings
+        list(store.check(repair=bool(undone)))
+        assert scenario.damaged or not list(store.check())
+        known = {name: str(target) for name, target in store.database.names()}
         for name, target in world.names.items():
             if name.removeprefix("docker.io/library/") not in changes:
                 assert known.get(name) == target, f"{name}: {known.get(name)}"

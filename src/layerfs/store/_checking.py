@@ -1,5 +1,6 @@
 """Whether a store is whole: every layer, blob, image and record against each other, and what can be mended."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal
@@ -12,7 +13,7 @@ from layerfs.containers.record import decode_config
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
 from layerfs.leases import Lease
-from layerfs.metadata import ImageRow
+from layerfs.metadata import ContainerRow, ImageRow
 from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, parse_manifest
 from layerfs.store._damage import damaged_paths
 from layerfs.store._parts import Parts
@@ -93,13 +94,19 @@ class _Check:
             yield Finding("database", str(self.parts.places.database), reason + done, (), bool(done))
 
     def _without_directory(self) -> Iterator[str]:
-        """Containers that nothing on disk answers to, or that have no snapshot: these had other keys once."""
-        root, database = self.parts.places.root, self.parts.database
+        """Containers that have no snapshot, or that nothing on disk answers to while there is what no container answers
+        to: these had other keys once."""
+        database = self.parts.database
         snapshots = {row.key for row in database.snapshots() if row.kind == "active"}
-        for row in database.containers():
-            places = (root / "containers" / row.id, root / "snapshots" / row.id)
-            if not all(place.is_dir() for place in places) or row.id not in snapshots:
+        rows = database.containers()
+        strangers = set(os.listdir(self.parts.places.root / "containers")) - {row.id for row in rows}
+        for row in rows:
+            if row.id not in snapshots or (strangers and not self._has_directories(row.id)):
                 yield f"container {row.id}: it has no directory, or no snapshot"
+
+    def _has_directories(self, id: str) -> bool:
+        root = self.parts.places.root
+        return (root / "containers" / id).is_dir() and (root / "snapshots" / id).is_dir()
 
     # ---- blobs ----
 
@@ -228,6 +235,9 @@ class _Check:
         """A container's row says what the record beside its files says."""
         database = self.parts.database
         for row in database.containers():
+            if not self._has_directories(row.id):
+                yield from self._gone(row)
+                continue
             try:
                 place = self.parts.places.root / "containers" / row.id / "config.json"
                 config = decode_config(place.read_bytes(), row.id)
@@ -245,6 +255,18 @@ class _Check:
                     target, image_id = Digest(config.image_target), Digest(config.image_id)
                     database.correct_container(row.id, target, image_id, config.stack)
                 yield self._record(f"container {row.name}", "its record is wrong", ())
+
+    def _gone(self, row: ContainerRow) -> Iterator[Finding]:
+        """The removal of a container is not synced, so after a power cut its row may be back, and no more than that."""
+        database = self.parts.database
+        if not any(row.id == other.id for other in database.containers()):
+            return  # it has been removed meanwhile
+        if self.repair:
+            with database.transaction():
+                database.remove_container(row.id)
+                database.remove_snapshot(row.id)
+        reason = f"{row.name}: its files are gone; the power went while it was removed, or somebody deleted them"
+        yield Finding("container", row.id, reason, (), self.repair)
 
     def _record(self, name: str, reason: str, images: tuple[str, ...]) -> Finding:
         return Finding("database", name, reason, images, self.repair)
