@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=names, default=list(ENGINES), help=f"tools, of {','.join(ENGINES)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed (default 5)")
     parser.add_argument("--burst", type=int, default=200, help="containers in a burst (default 200)")
+    parser.add_argument("--containers", type=int, default=1000, help="containers to list (default 1000)")
     parser.add_argument("--file-system", choices=("ext4", "xfs"), default="ext4", help="to measure on")
     parser.add_argument("--no-check", action="store_true", help="do not compare results first, nor measure memory")
     parser.add_argument("--growth", type=names, default=[], help=f"curves, of {','.join(CURVES)}, or all")
@@ -46,7 +47,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.tiny:
-        options.rounds, options.burst = 1, 4
+        options.rounds, options.burst, options.containers = 1, 4, 4
         options.only = [name for name in options.only if name not in LOADS or name == "load"]
     if options.growth == ["all"]:
         options.growth = list(CURVES)
@@ -97,6 +98,7 @@ def _measure(options: argparse.Namespace) -> int:
         _noise(options),
         _context(options),
         options.burst,
+        options.containers,
     )
     growth: list[Curve] = []
     try:

@@ -98,6 +98,14 @@ class Engine:
         """Run ``true`` in ``count`` containers, as fast as it goes."""
         return None
 
+    def many(self, count: int) -> Commands:
+        """Make ``count`` containers that do not run."""
+        return []
+
+    def ps(self) -> Step | None:
+        """List all containers."""
+        return None
+
     def change(self) -> Commands | None:
         """Make the container that has changed; the noise comes by the standard input."""
         return None
@@ -185,6 +193,12 @@ class Layerfs(Engine):
 
     def burst(self, count: int) -> Step | None:
         return Step([self.inside("burst", self.image, str(count))], count=count)
+
+    def many(self, count: int) -> Commands:
+        return [self.inside("many", self.image, str(count))]
+
+    def ps(self) -> Step | None:
+        return Step([self.command("ps", "-a")])
 
     def change(self) -> Commands | None:
         return [self.command("run", "-i", "--name", "work", "--network", "none", self.image, "sh", "-c", CHANGE)]

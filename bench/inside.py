@@ -15,28 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from bench.containers import burst, crowd, life, many, teardown
 from layerfs import Store
-from layerfs.containers import CreateOptions
+from layerfs.digest import Digest
+from layerfs.layers import Layer
+from layerfs.oci import Descriptor
+from layerfs.unpack import record_layer
 
 __all__: list[str] = []
 
 PIECE = 1 << 20
-
-
-def _options(image: str) -> CreateOptions:
-    return CreateOptions(image=image, args=("true",), auto_remove=True, network="none", runtime="builtin")
-
-
-def burst(store: Store, image: str, count: str) -> dict[str, float]:
-    """Containers made, started, awaited and removed, one after another; seconds each."""
-    times = []
-    for _ in range(int(count)):
-        start = time.perf_counter()
-        _, code = store.containers.run(_options(image))
-        times.append(time.perf_counter() - start)
-        if code:
-            raise SystemExit(f"true exited with {code}")
-    return {"seconds": median(times), "longest": max(times)}
 
 
 def tar(store: Store, image: str) -> dict[str, float]:
@@ -134,7 +122,8 @@ def images(store: Store, count: str) -> dict[str, float]:
 
 
 WHAT: dict[str, Callable[..., dict[str, float]]] = {
-    "burst": burst, "tar": tar, "mount": mount, "stack": stack, "images": images
+    "burst": burst, "life": life, "teardown": teardown, "crowd": crowd, "many": many,
+    "tar": tar, "mount": mount, "stack": stack, "images": images
 }  # fmt: skip
 
 if __name__ == "__main__":

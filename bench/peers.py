@@ -105,6 +105,12 @@ class Docker(Engine):
     def burst(self, count: int) -> Step | None:
         return Step([_loop(self._docker("run", "--rm", "--network", "none", self.image, "true"), count)], count=count)
 
+    def many(self, count: int) -> Commands:
+        return [_loop(self._docker("create", "--network", "none", self.image, "true"), count)]
+
+    def ps(self) -> Step | None:
+        return Step([self._docker("ps", "-a")])
+
     def change(self) -> Commands | None:
         return [self._docker("run", "-i", "--name", "work", "--network", "none", self.image, "sh", "-c", CHANGE)]
 
@@ -199,6 +205,12 @@ class Podman(Engine):
 
     def burst(self, count: int) -> Step | None:
         return Step([_loop(self._container("run", "--rm", self.image, "true"), count)], count=count)
+
+    def many(self, count: int) -> Commands:
+        return [_loop(self._container("create", self.image, "true"), count)]
+
+    def ps(self) -> Step | None:
+        return Step([self._podman("ps", "-a")])
 
     def change(self) -> Commands | None:
         return [self._container("run", "-i", "--name", "work", self.image, "sh", "-c", CHANGE)]

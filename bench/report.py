@@ -39,6 +39,7 @@ GOALS = [
     Goal("run", 0.4, ("podman",)),
     Goal("run", 0.25, ("docker",)),
     Goal("burst", 0.1, ("podman",)),
+    Goal("ps", 0.3, ("podman",)),
     Goal("pull", 0.3, ("docker",)),
     Goal("pull", 0.15, ("podman", "containerd")),
     Goal("push", 0.3, ("podman", "docker")),

@@ -14,7 +14,7 @@ from bench.measure import CommandFailed, Commands, Sample, Step, execute, peak_m
 from bench.registry import Registry
 from bench.trees import Marks, differences, scan
 
-__all__ = ["BUILDS", "LIFE", "LOADS", "SUBJECTS", "Findings", "Measuring"]
+__all__ = ["BUILDS", "LIFE", "LISTS", "LOADS", "SUBJECTS", "Findings", "Measuring"]
 
 LIFE = {
     "pull": "pull and unpack, from a registry on loopback",
@@ -36,7 +36,8 @@ LOADS = {
     "load-layers": ("layers", "load: 40 layers"),
 }
 BUILDS = {"build": "build: ten RUN steps and a COPY of 20,000 files", "build-again": "build again, nothing changed"}
-SUBJECTS = LIFE | {name: title for name, (_, title) in LOADS.items()} | BUILDS
+LISTS = {"ps": "list 1,000 containers"}
+SUBJECTS = LIFE | LISTS | {name: title for name, (_, title) in LOADS.items()} | BUILDS
 
 MOUNT_POINTS = {"etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf", "run", "run/.containerenv"}
 """What podman leaves in an image that it commits; it is set aside when trees are compared."""
@@ -71,6 +72,7 @@ class Measuring:
     noise: Path
     context: Path
     burst: int
+    containers: int
     findings: Findings = field(default_factory=Findings)
     _wanted: dict[str, Marks] = field(default_factory=dict)
 
@@ -84,6 +86,8 @@ class Measuring:
         if any(name in LIFE for name in self.only) and self.registry:
             with self.registry.serving():
                 self._guard(engine, "pull", lambda at: self._life(at, checking))
+        if "ps" in self.only and number == 1:  # making so many takes the others minutes
+            self._guard(engine, "ps", self._list)
         for name, (image, _) in LOADS.items():
             if name in self.only:
                 self._guard(engine, name, partial(self._load, name=name, image=image, checking=checking))
@@ -154,6 +158,15 @@ class Measuring:
         if checking:
             self._identify(name, engine, layout)
 
+    def _list(self, engine: Engine) -> None:
+        load, ps = engine.load(self.images["life"]), engine.ps()
+        if load is None or ps is None:
+            return
+        for commands in (load.before, load.timed, engine.many(self.containers)):
+            execute(commands)
+        for _ in range(5):
+            self._do("ps", engine, ps, checking=False)
+
     def _build(self, engine: Engine, checking: bool) -> None:
         load = engine.load(self.images["life"])
         build = engine.build(self.context)
@@ -209,10 +222,17 @@ class Measuring:
             self.findings.trees.setdefault(f"image after {name}", {})[engine.name] = "equal" if equal else str(identity)
 
     def alone(self, burst: int) -> None:
-        """What layerfs does in one process: the exact tars, the mount of a stack, a burst."""
+        """What layerfs does in one process: the exact tars, the mount of a stack, all of containers."""
         with fresh_disk(self.work, self.kind) as disk:
             engine = Layerfs(disk, "")
-            for image, what in (("life", ["tar"]), ("life", ["burst", str(burst)]), ("deep", ["mount", "10"])):
+            for image, what in (
+                ("life", ["tar"]),
+                ("life", ["life", str(burst)]),
+                ("life", ["burst", str(burst)]),
+                ("life", ["teardown", str(min(burst, 10))]),
+                ("life", ["crowd", str(burst)]),
+                ("deep", ["mount", "10"]),
+            ):
                 step = engine.load(self.images[image])
                 assert step is not None
                 execute(step.timed)

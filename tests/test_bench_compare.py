@@ -67,11 +67,13 @@ def place(tmp_path: Path) -> Path:
 @pytest.mark.root
 @pytest.mark.slow
 def test_a_tiny_run_measures_what_there_is(place: Path) -> None:
-    run = start(place, "--only", "pull,run,commit,load", "--growth", "pulls")
+    run = start(place, "--only", "pull,run,burst,ps,commit,load", "--growth", "pulls")
     text, _ = run.communicate(timeout=500)
     found = json.loads(next((place / "results").glob("*.json")).read_text())
     assert not [name for name, failed in found["failures"].items() if "layerfs" in failed], text
     assert len(found["samples"]["load"]["layerfs"]) == 1
+    assert [len(found["samples"][name]["layerfs"]) for name in ("burst", "ps")] == [1, 5]
+    assert {what.split()[0] for what in found["inside"]} == {"tar", "mount", "life", "burst", "teardown", "crowd"}
     assert found["trees"]["image after load"]["layerfs"] == "equal"
     assert found["peaks"]["load"]["layerfs"] > 1_000_000
     assert "goal" in text

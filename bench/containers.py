@@ -1,0 +1,174 @@
+"""Containers measured in one process: their life, a burst, teardown, a crowd that shares an image, many to list.
+
+Each function is one of ``bench.inside``'s; it gives names and figures: seconds, or bytes where the name says so.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+
+from layerfs import Store
+from layerfs.containers import Container, CreateOptions
+
+__all__ = ["burst", "crowd", "life", "many", "teardown"]
+
+THREADS = 4
+"""Containers of a burst that are under way at the same time: most of their time they wait for the kernel."""
+DIRTY = "dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null; echo"
+
+
+def _options(image: str, *args: str, remove: bool = True) -> CreateOptions:
+    return CreateOptions(image=image, args=args or ("true",), auto_remove=remove, network="none", runtime="builtin")
+
+
+def _run(store: Store, options: CreateOptions, stdout: int) -> float:
+    """Make a container, run it to its end and remove it; seconds."""
+    start = time.perf_counter()
+    _, code = store.containers.run(options, (stdout, stdout, stdout))
+    seconds = time.perf_counter() - start
+    if code:
+        raise SystemExit(f"{' '.join(options.args)} exited with {code}")
+    return seconds
+
+
+@contextmanager
+def _null() -> Iterator[int]:
+    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def burst(store: Store, image: str, count: str) -> dict[str, float]:
+    """Containers made, started, awaited and removed as fast as one process can, until the last is gone; each."""
+    with _null() as null, ThreadPoolExecutor(THREADS) as pool:
+        start = time.perf_counter()
+        times = list(pool.map(lambda _: _run(store, _options(image), null), range(int(count))))
+        store.snapshots.close()
+        seconds = (time.perf_counter() - start) / int(count)
+    return {"seconds": seconds, "longest": max(times)}
+
+
+def life(store: Store, image: str, count: str) -> dict[str, float]:
+    """One container after another: in one call, step by step under a supervisor, and by runc where it is."""
+    with _null() as null:
+        whole = [_run(store, _options(image), null) for _ in range(int(count))]
+    steps: dict[str, list[float]] = {}
+    for _ in range(int(count)):
+        marks = [time.perf_counter()]
+        container = store.containers.create(_options(image, remove=False))
+        marks.append(time.perf_counter())
+        for step in (container.start, container.wait, container.remove):
+            step()
+            marks.append(time.perf_counter())
+        for name, (begin, end) in zip(("create", "start", "wait", "remove"), pairwise(marks), strict=True):
+            steps.setdefault(name, []).append(end - begin)
+        steps.setdefault("create to remove", []).append(marks[-1] - marks[0])
+    found = {"run": median(whole), "run, longest": max(whole), **{name: median(all) for name, all in steps.items()}}
+    return found | _runc(store, image, min(int(count), 20))
+
+
+def _runc(store: Store, image: str, count: int) -> dict[str, float]:
+    """``runc run`` over a root that is mounted already."""
+    if shutil.which("runc") is None:
+        return {}
+    times = []
+    with tempfile.TemporaryDirectory() as place:
+        container, bundle = store.containers.bundle(_options(image, remove=False), Path(place))
+        command = ["runc", "--root", f"{store.run_root}/runc", "run", "--bundle", str(bundle.path), "measured"]
+        for _ in range(count):
+            start = time.perf_counter()
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+        container.remove()
+    return {"runc run alone": median(times)}
+
+
+def teardown(store: Store, image: str, count: str) -> dict[str, float]:
+    """From the last word of a container that wrote 100 MB until it is gone, and until its space is free."""
+    gone, free = [], []
+    for _ in range(int(count)):
+        reader, writer = os.pipe()
+        said: list[float] = []
+        listener = threading.Thread(
+            target=lambda fd=reader, said=said: (os.read(fd, 1), said.append(time.perf_counter()))
+        )
+        listener.start()
+        _run(store, _options(image, "sh", "-c", DIRTY), writer)
+        end = time.perf_counter()
+        store.snapshots.close()
+        freed = time.perf_counter()
+        listener.join()
+        os.close(reader)
+        os.close(writer)
+        gone.append(end - said[0])
+        free.append(freed - said[0])
+    return {"gone": median(gone), "gone, least": min(gone), "space is free": median(free)}
+
+
+def crowd(store: Store, image: str, count: str) -> dict[str, float]:
+    """Idle containers over one image, each of which read the same files: what they take of memory, in bytes."""
+    read = "cat /usr/bin/* /usr/lib/*/*.so* >/dev/null 2>&1; touch /done; exec sleep 1000"
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    made: list[Container] = []
+    try:
+        before = _memory()
+        made.append(_reading(store, image, read))
+        first = _memory()
+        made += [_reading(store, image, read) for _ in range(int(count) - 1)]
+        after = _memory()
+        more = len(made) - 1
+        programs = mean(_pss(container.pid) for container in made)
+        supervisors = mean(_pss(_parent(container.pid)) for container in made)
+    finally:
+        for container in made:
+            container.remove(force=True)
+    return {
+        "page cache of the first (bytes)": first["Cached"] - before["Cached"],
+        "page cache of each more (bytes)": (after["Cached"] - first["Cached"]) / more,
+        "supervisor (bytes)": supervisors,
+        "all of an idle container but its program (bytes)": (first["MemAvailable"] - after["MemAvailable"]) / more
+        - programs,
+    }
+
+
+def _reading(store: Store, image: str, command: str) -> Container:
+    container = store.containers.start(_options(image, "sh", "-c", command, remove=False))
+    until = time.monotonic() + 60
+    while not Path(f"/proc/{container.pid}/root/done").exists():
+        if time.monotonic() > until:
+            raise SystemExit(f"container {container.name} does not come to read")
+        time.sleep(0.002)
+    return container
+
+
+def _memory() -> dict[str, int]:
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines}
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _pss(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
+def many(store: Store, image: str, count: str) -> dict[str, float]:
+    """Containers that are made and do not run, as for a list; each."""
+    start = time.perf_counter()
+    for _ in range(int(count)):
+        store.containers.create(_options(image, remove=False))
+    return {"seconds": (time.perf_counter() - start) / int(count)}
