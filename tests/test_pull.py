@@ -741,6 +741,68 @@ def test_mirror_in_trouble(registry: FakeRegistry, store: Store, tmp_path: Path,
             assert registry.sent(LAYER) == len(IMAGE.layers[0]) - 20_000
 
 
+LIES = {
+    "wrong bytes": Fault("GET", LAYER, body=corrupted(IMAGE.layers[0])),
+    "too short": Fault("GET", LAYER, body=IMAGE.layers[0][:-5]),
+    "too long": Fault("GET", LAYER, body=LONGER),
+    "wrong configuration": Fault("GET", CONFIG, body=corrupted(IMAGE.config)),
+    "wrong manifest": Fault("GET", MANIFEST, body=corrupted(IMAGE.manifest)),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_mirror_with_wrong_bytes_is_left(registry: FakeRegistry, store: Store, tmp_path: Path, what: str) -> None:
+    """The image comes from the next place, and the user hears which mirror it was."""
+    reference = serve(registry, "team/app", "v1", IMAGE)
+    texts: list[str] = []
+    with FakeRegistry() as mirror:
+        serve(mirror, "team/app", "v1", IMAGE)
+        LIES[what].hits = 0
+        mirror.faults.append(LIES[what])
+        rule = Rule(registry.host, mirror=(Mirror(mirror.host),))
+        with access(tmp_path, ruled(rule), note=texts.append) as reach:
+            pull(store.parts, reference, access=reach)
+        assert mirror.count("GET", LIES[what].path) == 1
+        assert len(texts) == 1
+        assert mirror.host in texts[0]
+    check_whole(store, reference, IMAGE)
+
+
+def test_wrong_bytes_of_mirror_and_origin(registry: FakeRegistry, store: Store, tmp_path: Path) -> None:
+    reference = serve(registry, "team/app", "v1", IMAGE)
+    with FakeRegistry() as mirror:
+        serve(mirror, "team/app", "v1", IMAGE)
+        for each in (mirror, registry):
+            each.faults.append(Fault("GET", LAYER, body=corrupted(IMAGE.layers[0])))
+        rule = Rule(registry.host, mirror=(Mirror(mirror.host),))
+        with access(tmp_path, ruled(rule)) as reach, pytest.raises(IntegrityError):
+            pull(store.parts, reference, access=reach)
+        assert registry.count("GET", LAYER) == 1
+    check_nothing(store, IMAGE)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_digest_that_is_asked_for_is_the_one_that_comes(
+    registry: FakeRegistry, store: Store, tmp_path: Path, head: bool
+) -> None:
+    """A mirror that answers with another image, and calls that by its right digest, is no place for this one."""
+    other = make_image((700,), seed=31)
+    serve(registry, "app", "v1", IMAGE)
+    wanted = f"{registry.host}/app@{IMAGE.digest}"
+    with FakeRegistry() as mirror:
+        serve(mirror, "app", "v1", other)
+        mirror.manifests["app", IMAGE.digest] = mirror.manifests["app", "v1"]
+        if not head:
+            mirror.faults.append(Fault("HEAD", status=405))
+        with access(tmp_path) as reach, pytest.raises(IntegrityError):
+            pull(store.parts, f"{mirror.host}/app@{IMAGE.digest}", access=reach)
+        assert store.images.list() == []
+        rule = Rule(registry.host, mirror=(Mirror(mirror.host),))
+        with access(tmp_path, ruled(rule)) as reach:
+            assert pull(store.parts, wanted, access=reach).digest == IMAGE.digest
+    assert store.images.get(wanted).id == IMAGE.id
+
+
 def test_blocked_registry(registry: FakeRegistry, store: Store, tmp_path: Path) -> None:
     reference = serve(registry, "team/app", "v1", IMAGE)
     rule = Rule(f"{registry.host}/team", blocked=True)

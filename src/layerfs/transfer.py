@@ -35,7 +35,7 @@ from layerfs.oci import (
     select,
 )
 
-__all__ = ["DEPTH_LIMIT", "MANIFESTS_LIMIT", "Interruptible", "LayerSink", "copy"]
+__all__ = ["DEPTH_LIMIT", "MANIFESTS_LIMIT", "Interruptible", "LayerSink", "Mirrored", "copy"]
 
 DEPTH_LIMIT = 8
 """Most indexes in one another."""
@@ -60,6 +60,15 @@ class Interruptible(Protocol):
 
     def interrupt(self) -> None:
         """End those of other threads at once; whatever is asked of it from now on fails."""
+        ...
+
+
+@runtime_checkable
+class Mirrored(Protocol):
+    """A source that may have a blob from several places, of which one may be wrong."""
+
+    def reject(self, descriptor: Descriptor) -> bool:
+        """What was read of a blob is not what it should be; whether another place is asked from now on."""
         ...
 
 
@@ -219,6 +228,10 @@ class _Copy:
         self._progress.start(key, key.short, descriptor.size)
         try:
             self._put(descriptor, lambda: _Embedded(self._source).open(descriptor))
+        except IntegrityError:
+            if not isinstance(self._source, Mirrored) or not self._source.reject(descriptor):
+                raise
+            return self._fetch(descriptor)
         except NotFoundError:
             if not is_foreign(descriptor.media_type) or isinstance(self._sink, LayerSink):
                 raise

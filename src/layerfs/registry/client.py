@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from layerfs.digest import Digest
+from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, InvalidInputError, RegistryError
 from layerfs.oci import (
     DOCKER_LIST,
@@ -55,7 +55,7 @@ class Client:
 
     def resolve(self, reference: str) -> Descriptor:
         """The descriptor of what a tag or digest names (end-3); AbsentError. The content is not fetched where the
-        registry says digest, size and type of it.
+        registry says digest, size and type of it. IntegrityError when a digest gets the answer of another.
         """
         what = f"resolve {self._named(reference)}"
         headers = {"Accept": _ACCEPT}
@@ -66,11 +66,18 @@ class Client:
         # Some answer HEAD with 404 or 405, or leave the headers out; a GET decides.
         if response.status != 200 or digest is None or not size or not _fits(media_type):
             media_type, data = self.manifest(reference)
-            return descriptor_of(data, media_type)
+            if ":" not in reference:
+                return descriptor_of(data, media_type)
+            verifier = Verifier(Digest(reference), None, f"{what}: manifest")
+            verifier.update(data)
+            verifier.finish()
+            return Descriptor(media_type=media_type, digest=verifier.digest, size=len(data))
         try:
             found = Digest(digest)
         except InvalidInputError:
             raise IntegrityError(f"{what}: the registry names it {digest[:100]!r}, which is not a digest") from None
+        if ":" in reference and found != reference:
+            raise IntegrityError(f"{what}: the registry answers with {found}")
         if size > MANIFEST_LIMIT:
             raise IntegrityError(f"{what}: a manifest of {size} bytes, more than the {MANIFEST_LIMIT} allowed")
         return Descriptor(media_type=media_type, digest=found, size=size)

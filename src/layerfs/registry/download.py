@@ -62,6 +62,11 @@ class BlobStream:
         self._pieces: deque[bytes] = deque()
         self._closed = threading.Event()
 
+    @property
+    def served(self) -> set[Client]:
+        """Those that gave bytes of it."""
+        return self._places.served
+
     def seek(self, offset: int, /) -> None:
         """Go on reading at ``offset``."""
         self._stop()
@@ -148,6 +153,7 @@ class _Places:
         self._clients = clients
         self._which = 0
         self._direct: str | None = None
+        self.served: set[Client] = set()
         self.digest = descriptor.digest
         self.size = descriptor.size
 
@@ -192,6 +198,7 @@ class _Places:
                 continue
             if origin_of(response.url) != origin_of(client.session.absolute(path)):
                 self._direct = response.url
+            self.served.add(client)
             return response
 
 

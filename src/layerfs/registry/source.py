@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Self
 
@@ -28,6 +28,8 @@ class RegistrySource:
 
     def __init__(self, clients: Sequence[Client], *, ranges: Ranges | None = None) -> None:
         self._clients = list(clients)
+        self._all = tuple(clients)
+        self._served: dict[Digest, set[Client]] = {}
         self._ranges = ranges or Ranges()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="range")
 
@@ -36,9 +38,10 @@ class RegistrySource:
         for client in list(self._clients):
             try:
                 found = client.resolve(name)
-            except (RegistryError, IntegrityError):
+            except (RegistryError, IntegrityError) as exc:
                 if client is self._clients[-1]:
                     raise
+                _warn(client, exc)
                 continue
             # Whoever knows the name is asked first for the content.
             self._clients.sort(key=lambda each: each is not client)
@@ -64,10 +67,23 @@ class RegistrySource:
             yield stream
         finally:
             stream.close()
+            self._served.setdefault(descriptor.digest, set()).update(stream.served)
+
+    def reject(self, descriptor: Descriptor) -> bool:
+        """What was read of a blob is not right: the mirrors that had a part in it are not asked for anything more.
+
+        Whether there were such, so that another place can be asked.
+        """
+        served = self._served.pop(descriptor.digest, set())
+        liars = [client for client in self._clients if client in served and client.session.endpoint.mirror]
+        for client in liars:
+            client.session.note(f"mirror {client}: blob {descriptor.digest} is not right there, it is asked no more")
+        self._clients = [client for client in self._clients if client not in liars]
+        return bool(liars)
 
     def interrupt(self) -> None:
         """End what other threads wait for; nothing more can be read."""
-        for client in self._clients:
+        for client in self._all:
             client.session.interrupt()
 
     def close(self) -> None:
@@ -105,14 +121,22 @@ class _Manifest:
 
     def _open(self) -> None:
         for client in self._clients[:-1]:
-            with suppress(RegistryError, IntegrityError):
+            try:
                 data = client.open_manifest(self._descriptor).read_all(MANIFEST_LIMIT)
                 verifier = Verifier(self._descriptor.digest, self._descriptor.size)
                 verifier.update(data)
                 verifier.finish()
                 self._mirrored = BytesIO(data)
                 return
+            except (RegistryError, IntegrityError) as exc:
+                _warn(client, exc)
         self._response = self._clients[-1].open_manifest(self._descriptor)
+
+
+def _warn(client: Client, failure: RegistryError | IntegrityError) -> None:
+    """Trouble of a mirror is what there are others for; a lie is worth a word."""
+    if isinstance(failure, IntegrityError):
+        client.session.note(f"mirror {client}: {failure}")
 
 
 class _UrlClient(Client):
