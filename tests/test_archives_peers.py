@@ -3,32 +3,17 @@
 import json
 import os
 import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peerkit import Run, docker, need, podman, run
 from suites.blob_suite import layer_tar
 
 from layerfs.images import Image
 from layerfs.store import Store
 
 pytestmark = pytest.mark.root
-Run = Callable[..., str]
-
-
-def need(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"no {tool} here")
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def busybox(path: Path) -> Path:
@@ -55,48 +40,16 @@ def image(store: Store, tmp_path: Path) -> Image:
     return store.import_image(busybox(tmp_path), "peer:1", changes=['CMD ["/bin/sh", "-c", "echo from inside"]'])
 
 
-@pytest.fixture
-def podman() -> Iterator[Run]:
-    """With a store of its own; podman wants its path short."""
-    need("podman")
-    with tempfile.TemporaryDirectory(prefix="lfs-") as place:
-        base = ["podman", "--root", f"{place}/p", "--runroot", f"{place}/r", "--storage-driver", "vfs"]
-        try:
-            yield lambda *arguments: run(*base, *arguments)
-        finally:
-            run(*base, "rmi", "--all", "--force")
-            for mount in [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]:
-                if mount.startswith(f"{place}/"):
-                    subprocess.run(["umount", "-l", mount], check=False)
+@pytest.fixture(name="podman")
+def a_podman() -> Iterator[Run]:
+    with podman() as run:
+        yield run
 
 
-@pytest.fixture
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A daemon of our own, on a socket of our own."""
-    need("dockerd", "docker")
-    base = tmp_path_factory.mktemp("d")
-    address = f"unix://{base}/s"
-    options = {"--data-root": base / "data", "--exec-root": base / "exec", "-H": address, "--pidfile": base / "pid"}
-    flags = [str(part) for pair in options.items() for part in pair]
-    quiet = ["--iptables=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs"]
-    with open(base / "log", "wb") as log:
-        daemon = subprocess.Popen(["dockerd", *flags, *quiet], stdout=log, stderr=log)
-    try:
-        for _ in range(100):
-            if subprocess.run(["docker", "-H", address, "info"], capture_output=True, check=False).returncode == 0:
-                break
-            if daemon.poll() is not None:
-                pytest.skip("dockerd does not start here")
-            time.sleep(0.2)
-        else:
-            pytest.skip("dockerd does not come up here")
-        yield lambda *arguments: run("docker", "-H", address, *arguments)
-    finally:
-        daemon.terminate()
-        daemon.wait(30)
-        for mount in [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]:
-            if mount.startswith(f"{base}/"):
-                subprocess.run(["umount", "-l", mount], check=False)
+@pytest.fixture(name="docker")
+def a_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with docker(tmp_path_factory.mktemp("d")) as run:
+        yield run
 
 
 @pytest.mark.parametrize("format", ["docker-archive", "oci-archive", "oci-dir"])

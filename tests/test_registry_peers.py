@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from fake_registry import digest_of
-from registrykit import MadeImage, access, make_image, open_store
+from peerkit import Run, containerd, docker, podman
+from registrykit import MadeImage, access, make_image, open_store, tar_of
 
 from layerfs.digest import Digest
 from layerfs.errors import NotFoundError, RegistryError, UnauthorizedError
@@ -183,6 +185,118 @@ def test_podman_and_us(start: Start, reach: Access, tmp_path: Path) -> None:
         assert listed.strip() == pulled.image.id.hex
     tool(*podman, "rmi", "-a", "-f")
     shutil.rmtree(run)
+
+
+class Peer(Protocol):
+    """An engine that pulls an image and pushes what it made of it."""
+
+    keeps = True
+    """Whether the bytes of manifests and layers go through it unchanged."""
+
+    def pull(self, name: str) -> tuple[str, list[str]] | None:
+        """The image ID and the diff IDs as it has them; None: it does not say."""
+
+    def push(self, name: str, target: str) -> None:
+        """Send what it has under a name to another."""
+
+
+class Docker:
+    keeps = False
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pull(self, name: str) -> tuple[str, list[str]]:
+        self.run("pull", "-q", name)
+        (told,) = json.loads(self.run("image", "inspect", name))
+        return told["Id"], told["RootFS"]["Layers"]
+
+    def push(self, name: str, target: str) -> None:
+        self.run("tag", name, target)
+        self.run("push", "-q", target)
+
+
+class Podman:
+    keeps = False
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pull(self, name: str) -> tuple[str, list[str]]:
+        self.run("pull", "-q", "--tls-verify=false", name)
+        (told,) = json.loads(self.run("image", "inspect", name))
+        return f"sha256:{told['Id']}", told["RootFS"]["Layers"]
+
+    def push(self, name: str, target: str) -> None:
+        self.run("push", "-q", "--tls-verify=false", name, f"docker://{target}")
+
+
+class Containerd:
+    keeps = True
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pull(self, name: str) -> tuple[str, list[str]] | None:
+        self.run("images", "pull", "--plain-http", "--snapshotter", "native", name)
+        return None
+
+    def push(self, name: str, target: str) -> None:
+        self.run("images", "push", "--plain-http", target, name)
+
+
+class Skopeo:
+    keeps = True
+
+    def pull(self, name: str) -> tuple[str, list[str]]:
+        raw = tool("skopeo", "inspect", "--config", "--raw", "--tls-verify=false", f"docker://{name}")
+        return digest_of(raw.encode()), json.loads(raw)["rootfs"]["diff_ids"]
+
+    def push(self, name: str, target: str) -> None:
+        ends = ["--src-tls-verify=false", "--dest-tls-verify=false", f"docker://{name}", f"docker://{target}"]
+        tool("skopeo", "copy", "-q", *ends)
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    place = tmp_path_factory.mktemp("p")
+    if request.param == "docker":
+        with docker(place) as run:
+            yield Docker(run)
+    elif request.param == "containerd":
+        with containerd(place) as run:
+            yield Containerd(run)
+    elif request.param == "podman":
+        with podman() as run:
+            yield Podman(run)
+    else:
+        yield Skopeo()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("peer", ["docker", "containerd", "podman", "skopeo"], indirect=True)
+def test_round_trip(start: Start, reach: Access, tmp_path: Path, peer: Peer) -> None:
+    """layerfs -> registry -> peer -> another registry -> layerfs, of images pulled, made and changed here."""
+    ours, theirs = start(), start()
+    with open_store(tmp_path) as store, open_store(tmp_path / "other") as other:
+        store.load(layout(tmp_path / "layout", IMAGE))
+        (tmp_path / "made.tar").write_bytes(tar_of({"made": b"here\n" * 90_000, "by": b"us"}))
+        made = store.import_image(tmp_path / "made.tar", "made:v1", changes=["ENV A=b", "CMD echo hello"])
+        for number, (id, diff_ids) in enumerate([(IMAGE.id, [*map(digest_of, IMAGE.tars)]), (made.id, made.diff_ids)]):
+            name, target = f"{ours.host}/ours:{number}", f"{theirs.host}/deep/theirs:{number}"
+            pushed = push(store.parts, id, name, access=reach)
+            assert peer.pull(name) in (None, (id, [*diff_ids]))
+            peer.push(name, target)
+            back = pull(other.parts, target, access=reach)
+            assert back.image is not None
+            assert back.image.id == id
+            assert [*back.image.diff_ids] == [*diff_ids]
+            if peer.keeps:
+                assert back.digest == pushed.target.digest
+            # And what came back goes to the peer once more, as the bytes that it made.
+            again = push(other.parts, target, f"{ours.host}/again:{number}", access=reach)
+            assert again.target.digest == back.digest
+            assert peer.pull(f"{ours.host}/again:{number}") in (None, (id, [*diff_ids]))
 
 
 @pytest.fixture
