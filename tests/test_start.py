@@ -66,7 +66,7 @@ def loaded(tmp_path: Path, *words: str) -> set[str]:
 
 
 # What pathlib, uuid and msgspec bring with them and no short command needs ("inspect" comes with typing_extensions).
-STOOD_IN_FOR = {"inspect", "ipaddress", "msgspec.inspect", "platform", "textwrap", "urllib.parse"}
+STOOD_IN_FOR = {"datetime", "inspect", "ipaddress", "msgspec.inspect", "platform", "textwrap", "urllib.parse"}
 OF_OTHERS = {"json", "layerfs.commit", "layerfs.native", "layerfs.runtime.choice", "lz4", "shutil", "socket"}
 LISTS = STOOD_IN_FOR | OF_OTHERS | {"subprocess"}
 
@@ -102,13 +102,16 @@ WHOLE = """
 import sys
 from layerfs.cli.lean import import_http, import_values
 import_values()
-loaded = set(sys.modules) & {"urllib.parse"}
+loaded = set(sys.modules) & {"datetime", "urllib.parse"}
 import_http()
-loaded |= set(sys.modules)
-import calendar, email.utils, ipaddress, json, pathlib, platform, textwrap, traceback, typing, urllib.parse
+loaded |= set(sys.modules) - {"datetime", "urllib.parse"}  # HTTP has use for these
+import calendar, datetime, email.utils, ipaddress, json, pathlib, platform, textwrap, traceback, typing, urllib.parse
 import importlib.metadata, msgspec, urllib3
-print(sorted(loaded & {"calendar", "importlib.metadata", "json", "platform", "textwrap", "traceback"}))
+put_off = {"calendar", "datetime", "importlib.metadata", "json", "platform", "textwrap", "traceback", "urllib.parse"}
+print(sorted(loaded & put_off))
 print(urllib3.HTTPResponse(b"[1]").json(), email.utils.parsedate_tz("Tue, 24 Nov 2026 13:04:21 GMT")[:3])
+print(msgspec.json.decode(b'"2026-11-24T13:04:21Z"', type=datetime.datetime) == datetime.datetime(
+    2026, 11, 24, 13, 4, 21, tzinfo=datetime.UTC))
 print(pathlib.Path("/a b").as_uri(), platform.system(), textwrap.dedent(" a"), ipaddress.ip_address("::1"))
 print(urllib.parse.quote("/a b"), typing.ForwardRef("int").__forward_arg__)
 print(msgspec.inspect.type_info(int) == msgspec.inspect.IntType(), msgspec.json.schema(int), msgspec.msgpack.encode(1))
@@ -121,6 +124,7 @@ def test_what_is_imported_the_short_way_is_whole_afterwards() -> None:
     assert found.stdout.splitlines() == [
         "[]",
         "[1] (2026, 11, 24)",
+        "True",
         "file:///a%20b Linux a ::1",
         "/a%20b int",
         "True {'type': 'integer'} b'\\x01'",

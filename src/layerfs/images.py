@@ -6,7 +6,6 @@ pruned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -72,6 +71,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def created(self) -> float:
         """When it says it was made, in seconds since 1970; 0 where it does not say."""
+        from datetime import datetime  # who runs an image does not ask
+
         try:
             return datetime.fromisoformat(_whole_microseconds(self.config.created or "")).timestamp()
         except ValueError:

@@ -10,6 +10,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from layerfs.late import put_off
 
@@ -31,11 +32,19 @@ class _Linux:
 
 
 def import_values() -> None:
-    """Import pathlib and msgspec; the rest of what they bring with them is a fifth of a short command."""
+    """Import pathlib, sqlite3 and msgspec; the rest of what they bring with them is a fifth of a short command."""
     if "msgspec" in sys.modules:
         return
     with put_off(_OF_PATHLIB):
         import pathlib  # noqa: F401
+    # Up to Python 3.11 datetime makes its classes in Python, and then takes those of this module.
+    with _instead("datetime", import_module("_datetime")):
+        import sqlite3  # noqa: F401
+
+        _import_msgspec()
+
+
+def _import_msgspec() -> None:
     # Without ``typing_extensions``, which is taken where there is one, for what ``typing`` has as well.
     with put_off(*_OF_MSGSPEC), _instead("typing_extensions", None), _instead("platform", _Linux()), _no_trial():
         import msgspec  # noqa: F401

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,8 @@ class LogEntry(msgspec.Struct, frozen=True):
     @property
     def seconds(self) -> float:
         """The time in seconds since 1970."""
+        from datetime import datetime  # who writes a log does not ask
+
         with suppress(ValueError):
             return datetime.fromisoformat(self.time[:26] + "+00:00").timestamp()
         return 0.0
@@ -154,7 +155,7 @@ class LogWriter:
 
     def _line(self, stream: str, line: bytes, tag: bytes) -> bytes:
         now = time.time_ns()
-        stamp = datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
         return f"{stamp}.{now % 10**9:09}Z {stream} ".encode() + tag + b" " + line + b"\n"
 
     def _put(self, data: bytes) -> None:
