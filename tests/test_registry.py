@@ -102,7 +102,7 @@ def test_rules(tmp_path: Path) -> None:
     ]
     assert [endpoint.insecure for endpoint in config.pull_endpoints(tagged)] == [True, False, False]
     assert str(config.push_endpoint(tagged)) == "registry.lan/hub/library/debian"
-    by_digest = tagged.with_digest(Digest.of(b""))
+    by_digest = Reference.parse(f"{tagged.name}@{Digest.of(b'')}")
     assert len(config.pull_endpoints(by_digest)) == 2
     with pytest.raises(RegistryError, match="blocked") as caught:
         config.pull_endpoints(Reference.parse("team/app"))

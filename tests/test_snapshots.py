@@ -86,7 +86,7 @@ def test_a_snapshot_is_written_and_keeps_what_was_written(world: World) -> None:
     upper = world.snapshots.upper("k")
     assert sorted(os.listdir(upper)) == ["keep", "new"]
     assert stat.S_ISCHR((upper / "keep").lstat().st_mode)
-    assert world.snapshots.layers_of("k") == [world.base, world.top]
+    assert list(world.snapshots.row("k").diff_ids) == [world.base, world.top]
     assert world.snapshots.usage("k") > 0
     fd = world.snapshots.mount("k")
     assert sorted(os.listdir(inside(fd))) == ["d", "new"]
@@ -176,7 +176,7 @@ def test_what_is_refused(world: World) -> None:
     world.snapshots.prepare("k", [])
     with pytest.raises(ExistsError):
         world.snapshots.prepare("k", [])
-    for call in (world.snapshots.mount, world.snapshots.remove, world.snapshots.usage, world.snapshots.layers_of):
+    for call in (world.snapshots.mount, world.snapshots.remove, world.snapshots.usage):
         with pytest.raises(NotFoundError):
             call("missing")
     assert [row.key for row in world.snapshots.list()] == ["k"]

@@ -90,10 +90,6 @@ class Reference(msgspec.Struct, frozen=True):
             raise _invalid(f"{self.familiar_name}:{tag}", f"{tag!r} is not a tag")
         return Reference(self.registry, self.repository, tag)
 
-    def with_digest(self, digest: Digest) -> "Reference":
-        """The same repository, by this digest alone."""
-        return Reference(self.registry, self.repository, None, digest)
-
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
         return tag + (f"@{self.digest}" if self.digest is not None else "")

@@ -134,10 +134,6 @@ class SnapshotStore:
         """All snapshots, the oldest first."""
         return self._database.snapshots()
 
-    def layers_of(self, key: str) -> Sequence[Digest]:
-        """The layers of a snapshot, base first."""
-        return list(self.row(key).diff_ids)
-
     def upper(self, key: str) -> Path:
         """The directory with all that was changed."""
         return self.root / key / "upper"

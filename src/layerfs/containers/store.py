@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from layerfs.fsutil import Ingest
     from layerfs.images import ImageStore
     from layerfs.layers import LayerStore
-    from layerfs.metadata import ContainerRow, Database
+    from layerfs.metadata import Database
     from layerfs.native import Change
     from layerfs.oci import Platform
-    from layerfs.runtime import RuntimeChoice
     from layerfs.snapshots import SnapshotStore
 else:  # what one verb needs, and the next does not
     bundle, creating, merged, running, starting = (
@@ -64,10 +63,6 @@ class ContainerStore:
     def volumes(self) -> VolumeStore:
         """Volumes by name."""
         return self._parts.volumes
-
-    def runtime_choice(self) -> RuntimeChoice:
-        """What ``--runtime auto`` takes here, and why."""
-        return self._parts.runtimes.choice()
 
     # ---- making ----
 

@@ -36,11 +36,6 @@ class LayerTables(Connection):
         with self.transaction(durable=True):
             self._run("UPDATE layers SET bad = ? WHERE diff_id = ?", reason, diff_id)
 
-    def remove_layer(self, diff_id: Digest) -> None:
-        """Forget a layer."""
-        with self.transaction(durable=True):
-            self._run("DELETE FROM layers WHERE diff_id = ?", diff_id)
-
     def add_layer_blob(self, digest: Digest, diff_id: Digest, size: int, media_type: str) -> None:
         """Record that a blob, unpacked, is a layer."""
         with self.transaction():
