@@ -149,4 +149,6 @@ def test_bad_registries_get_one_line(layerfs, pushed, registry):
 def test_limits_of_a_pull(layerfs, pushed):
     result = layerfs.process("pull", "--max-layer-bytes", "1k", pushed, code=3)
     assert b"--max-layer-bytes" in result.stderr
+    result = layerfs.process("pull", "--max-layer-entries", "1", pushed, code=3)
+    assert b"--max-layer-entries" in result.stderr
     layerfs("pull", "--max-layer-bytes", "1m", pushed)

@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 
 from layerfs.blobs import PIECE, BlobReader
 from layerfs.compression import open_reader
-from layerfs.errors import IntegrityError
+from layerfs.errors import IntegrityError, InvalidInputError
 from layerfs.layers import LayerWriter
 
 __all__ = ["pour"]
 
 _BOMB_HINT = "if it is meant to be so large, allow more by --max-layer-bytes"
+_LIMITS_HINT = "if it is meant to be so large, allow more by --max-layer-entries or --max-layer-metadata"
 _AHEAD = 4
 """Batches that wait between the threads, of little more than 1 MiB each."""
 
@@ -29,7 +30,7 @@ _READ = 256 << 10
 def pour(reader: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
     """All of ``reader``, whatever its compression, into a layer.
 
-    IntegrityError for a damaged stream or tar, and beyond ``max_bytes`` (0: any number).
+    IntegrityError for a damaged stream or tar, beyond ``max_bytes`` (0: any number), and beyond what the writer takes.
     """
     with _ahead(open_reader(reader, "auto")) as plain:
         total = 0
@@ -37,7 +38,10 @@ def pour(reader: BlobReader, writer: LayerWriter, max_bytes: int) -> None:
             total += len(piece)
             if max_bytes and total > max_bytes:
                 raise IntegrityError(f"more than the {max_bytes} bytes allowed", hint=_BOMB_HINT)
-            writer.write(piece)
+            try:
+                writer.write(piece)
+            except InvalidInputError as exc:  # a limit of its own: all limits are told alike
+                raise IntegrityError(str(exc), hint=exc.hint or _LIMITS_HINT) from None
 
 
 @contextmanager
