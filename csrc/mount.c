@@ -341,8 +341,8 @@ int lfs_overlay_mount(const lfs_overlay *o, lfs_error *error)
         return lfs_bind_mount(o->lowers[0], "", 0, 1, error);
     r = lfs_overlay_mount_by(o, 1, error);
     /* Descriptors as layers came with Linux 6.13 (detached mounts and O_PATH with 6.15); before, paths; and one text
-     * for all of them before 6.8. */
-    if (r == -EINVAL || r == -EBADF)
+     * for all of them before 6.8, where no descriptor at all can be given (EOPNOTSUPP, before 6.5). */
+    if (r == -EINVAL || r == -EBADF || r == -EOPNOTSUPP)
         r = lfs_overlay_is_old() ? lfs_overlay_mount_old(o, error) : lfs_overlay_mount_by(o, 0, error);
     return r;
 }
