@@ -115,7 +115,26 @@ def test_docker_media_types(kit):
 
 
 def test_annotations(kit):
-    assert kit.build("FROM box", annotations={"a": "b"}).image.manifest.annotations == {"a": "b"}
+    given = {"a": "b", "manifest:c": "d", "manifest[linux/amd64]:e": "f=g", "org.example:x": "y"}
+    expected = {"a": "b", "c": "d", "e": "f=g", "org.example:x": "y"}
+    assert kit.build("FROM box", annotations=given).image.manifest.annotations == expected
+
+
+def test_names_that_outputs_give(kit):
+    image = kit.build(
+        "FROM box", tags=(), outputs=(Output("image", None, {"name": "one:1, two:2", "push": "false"}),)
+    ).image
+    assert image.names == ("docker.io/library/one:1", "docker.io/library/two:2")
+
+
+def test_an_empty_target_is_none(kit):
+    kit.build("FROM box AS a\nFROM a\nLABEL x=y", target="")
+    assert kit.section()["Labels"] == {"x": "y"}
+
+
+def test_inline_cache_is_told_of(kit):
+    kit.build("FROM box", build_args={"BUILDKIT_INLINE_CACHE": "1"})
+    assert "BUILDKIT_INLINE_CACHE" in kit.result.warnings[0]
 
 
 def test_files_into_a_directory(kit, tmp_path):

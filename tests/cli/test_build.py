@@ -182,6 +182,42 @@ def test_a_failing_command_can_be_entered(layerfs, context):
     assert "the command ended with exit code 4" in shown
 
 
+def test_the_shell_of_a_failed_command_has_what_it_had(layerfs, context):
+    """Its mounts, user, directory and changes; what is done in it is gone, and nothing of it is kept."""
+    (context / "Dockerfile").write_text(
+        "FROM box\nWORKDIR /w\nUSER 0:7\nENV A=here\n"
+        "RUN --mount=target=/c --mount=type=secret,id=s,mode=0444 echo 1 > /tmp/mark; false\n"
+    )
+    (context / "secret").write_text("hush")
+    typed = [
+        ("# ", "echo $(id -u):$(id -g) $(pwd) $A $(cat /c/file /run/secrets/s /tmp/mark); echo more > /tmp/more\n"),
+        ("0:7 /w here 1 hush1", "exit 9\n"),
+    ]
+    words = ["--debug-shell", "--secret", f"id=s,src={context}/secret"]
+    for progress in ("plain", "tty"):
+        code, shown = at_terminal(layerfs, "build", *words, "--progress", progress, context, typed=typed)
+        assert (code, "hush1" in shown) == (1, True), shown
+    # Without a terminal it reads commands.
+    done = layerfs.process("build", *words, context, data=b"cat /tmp/more; echo seen-$A\n", code=1)
+    assert done.stdout == b"seen-here\n"
+    assert list((layerfs.place / "root/snapshots").iterdir()) == []
+    assert not (layerfs.place / "run/build").exists() or not list((layerfs.place / "run/build").iterdir())
+
+
+def test_annotations_and_attestations(layerfs, context, tmp_path):
+    words = ["--annotation", "a=b=c", "--annotation", "manifest:d=e", "--provenance=false", "--sbom=false"]
+    words += ["--attest", "type=provenance,disabled=true"]
+    layerfs("build", "-q", *words, "-o", f"type=oci,dest={tmp_path}/out.tar", context)
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        index = json.load(archive.extractfile("index.json"))
+        digest = index["manifests"][0]["digest"].removeprefix("sha256:")
+        manifest = json.load(archive.extractfile(f"blobs/sha256/{digest}"))
+    assert manifest["annotations"] == {"a": "b=c", "d": "e"}
+    for words in (["--provenance=mode=max"], ["--sbom", "true"], ["--attest", "type=sbom"]):
+        assert "attestations are not made" in layerfs.error("build", *words, context, code=2)
+    assert "annotation index:a" in layerfs.error("build", "--annotation", "index:a=b", context, code=2)
+
+
 def test_check_builds_nothing(layerfs, context):
     assert layerfs("build", "--check", context) == "Check complete, no warnings found.\n"
     (context / "Dockerfile").write_text("FROM box as base\nCMD cat /x\n")

@@ -8,8 +8,8 @@ from typing import Any
 from layerfs.build.cache import cache_key
 from layerfs.build.check import Finding, check_dockerfile
 from layerfs.build.context import TreeKeeper, drop_layers, open_context
-from layerfs.build.options import BuildOptions, BuildParts, BuildResult
-from layerfs.build.output import check_outputs, deliver
+from layerfs.build.options import BuildOptions, BuildParts, BuildResult, check_options
+from layerfs.build.output import check_outputs, deliver, output_names
 from layerfs.build.parser import parse
 from layerfs.build.plan import Plan, global_arguments, make_plan
 from layerfs.build.running import HOSTNAME, Runner, sweep_dead_builds
@@ -43,6 +43,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
 
         check_caches(options.cache_from, options.cache_to)
     environment = options.environment if options.environment is not None else dict(os.environ)
+    check_options(options, environment)
     given = _given(options, environment)
     _epoch(given.get(_EPOCH) or environment.get(_EPOCH))
     platform = Platform.parse(options.platform) if options.platform else Platform.host()
@@ -57,7 +58,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
             file = parse(context.dockerfile, context.name)
             arguments = global_arguments(file, given, platform)
             notes, clamp = _clamp(given, environment, arguments, context.tree)
-            plan = make_plan(file, options.target, arguments, options.contexts)
+            plan = make_plan(file, options.target or None, arguments, options.contexts)
             runner = stack.enter_context(
                 Runner(
                     parts,
@@ -93,7 +94,7 @@ def check_build(parts: BuildParts, options: BuildOptions) -> tuple[list[Finding]
         keeper = stack.enter_context(TreeKeeper(parts, lease))
         context = stack.enter_context(open_context(options, keeper))
         file = parse(context.dockerfile, context.name)
-        make_plan(file, options.target, global_arguments(file, given, platform), options.contexts)
+        make_plan(file, options.target or None, global_arguments(file, given, platform), options.contexts)
         return check_dockerfile(file, given, context.tree.ignore)
 
 
@@ -107,6 +108,8 @@ def _build(session: Session, tags: list[str]) -> BuildResult:
         session.warn(str(finding))
     state = _stages(session)
     _warn_unused(session)
+    if session.given.get("BUILDKIT_INLINE_CACHE") == "1":
+        session.warn("BUILDKIT_INLINE_CACHE: no cache is put into the image; --cache-to type=registry leaves one")
     for name, value in options.labels.items():
         state.section["Labels"] = {**(state.section.get("Labels") or {}), name: value}
     image, metadata = deliver(session, state, tags, _created(session))
@@ -119,7 +122,8 @@ def _build(session: Session, tags: list[str]) -> BuildResult:
 
 
 def _tags(options: BuildOptions) -> list[str]:
-    return [str(Reference.parse_new(tag)) for tag in options.tags]
+    names = [str(Reference.parse_new(tag)) for tag in (*options.tags, *output_names(options))]
+    return list(dict.fromkeys(names))
 
 
 def _given(options: BuildOptions, environment: Mapping[str, str]) -> dict[str, str]:

@@ -46,7 +46,9 @@ def parse_cache(text: str, known: set[str]) -> dict[str, str]:
         found[name] = value
     wanted = {"registry": "ref", "local": "dest" if "dest" in known else "src"}.get(found.get("type", ""))
     if wanted is None:
-        raise InvalidInputError(f"cache {text!r}: the type is registry or local")
+        raise InvalidInputError(
+            f"cache {text!r}: the type {found.get('type', '')!r} is not known", hint="there are registry and local"
+        )
     if not found.get(wanted):
         raise InvalidInputError(f"cache {text!r}: {wanted} is missing")
     if found["mode"] not in ("min", "max"):

@@ -26,7 +26,7 @@ from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.leases import Lease
 from layerfs.runtime import read_beneath
-from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, record_layer
+from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_LAYER_METADATA, record_layer
 
 __all__ = [
     "Context",
@@ -102,7 +102,10 @@ class TreeKeeper:
         """The tree of a tar, in any compression. IntegrityError when it is none."""
         layers = self.parts.layers
         with layers.writer(
-            protect=self.lease.protect, max_bytes=MAX_LAYER_BYTES, max_entries=MAX_LAYER_ENTRIES
+            protect=self.lease.protect,
+            max_bytes=MAX_LAYER_BYTES,
+            max_entries=MAX_LAYER_ENTRIES,
+            max_metadata=MAX_LAYER_METADATA,
         ) as writer:
             plain = open_reader(reader, "auto")
             while piece := plain.read(PIECE):

@@ -205,6 +205,8 @@ class _Layout:
             self.placed[names] = Placed(self._new_directory(names))
 
     def _put(self, where: Names, piece: Piece) -> None:
+        if where[-1].startswith(b".wh."):
+            raise InvalidInputError(f"/{shown(where)}: a layer cannot hold a name that begins with .wh.")
         member = self._member(where, piece)
         is_dir = stat.S_ISDIR(member.mode)
         before = self.look(where)
@@ -241,6 +243,8 @@ class _Layout:
         return ns if self.flags.clamp is None else min(ns, self.flags.clamp * 10**9)
 
     def _new_directory(self, names: Names) -> Member:
+        if names[-1].startswith(b".wh."):
+            raise InvalidInputError(f"/{shown(names)}: a layer cannot hold a name that begins with .wh.")
         return Member(b"/".join(names), stat.S_IFDIR | 0o755, *(self.flags.owner or (0, 0)), mtime_ns=-1)
 
     def finished(self) -> list[Placed]:

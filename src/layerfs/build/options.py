@@ -1,5 +1,6 @@
 """What a build is told and gives back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -7,13 +8,18 @@ import msgspec
 
 from layerfs.build.progress import NO_BUILD_PROGRESS, BuildProgress
 from layerfs.content import ContentStore
+from layerfs.errors import InvalidInputError, NotFoundError
 from layerfs.fsutil import Ingest
 from layerfs.images import Image, ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.snapshots import SnapshotStore
 
-__all__ = ["BuildOptions", "BuildParts", "BuildResult", "Output", "Secret"]
+__all__ = ["BuildOptions", "BuildParts", "BuildResult", "Output", "Secret", "check_options", "manifest_annotations"]
+
+_NETWORKS = ("default", "host", "none")
+_ENTITLEMENTS = ("security.insecure", "network.host")
+_LEVELS = ("index", "index-descriptor", "manifest-descriptor")
 
 
 class BuildParts(msgspec.Struct, frozen=True):
@@ -94,3 +100,36 @@ class BuildResult(msgspec.Struct, frozen=True):
     ran: int
     cached: int
     metadata: dict[str, Any]
+
+
+def check_options(options: BuildOptions, environment: Mapping[str, str]) -> None:
+    """InvalidInputError and NotFoundError for what cannot be, before any work."""
+    if options.network not in _NETWORKS:
+        raise InvalidInputError(f"network {options.network!r}: not known", hint="there are " + ", ".join(_NETWORKS))
+    for name in options.allow:
+        if name not in _ENTITLEMENTS:
+            raise InvalidInputError(f"--allow {name}: not known", hint="there are " + ", ".join(_ENTITLEMENTS))
+    if options.platform and "," in options.platform:
+        raise InvalidInputError(
+            f"platform {options.platform!r}: one at a time", hint="build each with a name of its own"
+        )
+    manifest_annotations(options)
+    for secret in options.secrets:
+        if secret.env is not None or (secret.source is None and secret.id in environment):
+            if (secret.env or secret.id) not in environment:
+                raise NotFoundError(f"secret {secret.id}: the environment has no {secret.env}")
+        elif not Path(secret.source or secret.id).is_file():
+            raise NotFoundError(f"secret {secret.id}: there is no file {secret.source or secret.id}")
+
+
+def manifest_annotations(options: BuildOptions) -> dict[str, str]:
+    """Annotations by their names alone; a name may say where it belongs, as ``manifest:NAME``, and an image has no
+    other place than its manifest."""
+    found = {}
+    for name, value in options.annotations.items():
+        level, sign, rest = name.partition(":")
+        level = level.partition("[")[0]
+        if sign and level in _LEVELS:
+            raise InvalidInputError(f"annotation {name}: an image of one platform has no {level}", hint="say manifest:")
+        found[rest if sign and level == "manifest" else name] = value
+    return found

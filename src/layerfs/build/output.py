@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from layerfs.build.options import BuildOptions, Output
+from layerfs.build.options import BuildOptions, Output, manifest_annotations
 from layerfs.build.session import Session
 from layerfs.build.state import StageState
 from layerfs.commit import freeze_difference, layer_descriptors
@@ -15,10 +15,14 @@ from layerfs.errors import InvalidInputError
 from layerfs.fsutil import write_atomic
 from layerfs.images import Image
 
-__all__ = ["check_outputs", "deliver"]
+__all__ = ["check_outputs", "deliver", "output_names"]
 
 _IMAGE = ("image", "oci", "docker")
-_TYPES = (*_IMAGE, "local", "tar", "registry", "cacheonly")
+_TYPES: dict[str, tuple[str, ...]] = {
+    "image": ("name", "push"), "registry": ("name",), "oci": ("name", "tar"), "docker": ("name", "tar"),
+    "local": (), "tar": (), "cacheonly": (),
+}  # fmt: skip
+"""Kinds of outputs, and what else each may be told."""
 
 
 def check_outputs(options: BuildOptions) -> None:
@@ -26,12 +30,26 @@ def check_outputs(options: BuildOptions) -> None:
     for output in options.outputs:
         if output.type not in _TYPES:
             raise InvalidInputError(f"output type {output.type!r}: unknown", hint="known are " + ", ".join(_TYPES))
+        for name, value in output.options.items():
+            if name not in _TYPES[output.type]:
+                known = ", ".join(("dest", *_TYPES[output.type]))
+                raise InvalidInputError(
+                    f"output type {output.type}: {name} is not understood", hint=f"known are {known}"
+                )
+            if name != "name" and value not in ("true", "false"):
+                raise InvalidInputError(f"output type {output.type}: {name}={value}: neither true nor false")
         if output.type in ("local", "tar", "oci", "docker") and output.dest is None:
             raise InvalidInputError(f"output type {output.type}: a destination is missing", hint="write dest=PATH")
         if output.type == "local" and not isinstance(output.dest, str):
             raise InvalidInputError("output type local: the destination is a directory")
     if options.format not in ("oci", "docker"):
         raise InvalidInputError(f"image format {options.format!r}: not known", hint="there are oci and docker")
+
+
+def output_names(options: BuildOptions) -> list[str]:
+    """The names that outputs give the image, besides its tags."""
+    texts = [output.options.get("name", "") for output in options.outputs if output.type in ("image", "registry")]
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def deliver(
@@ -67,7 +85,7 @@ def _image(session: Session, state: StageState, created: Callable[[dict[str, Any
     document = state.finished(created)
     docker = session.options.format == "docker"
     layers = layer_descriptors(session.parts.layers, state.image, state.stack, docker=docker)
-    annotations = dict(session.options.annotations) or None
+    annotations = manifest_annotations(session.options) or None
     image = session.parts.images.create(
         document, layers, tags[0] if tags else None, docker=docker, annotations=annotations
     )

@@ -165,8 +165,8 @@ class _Mounts:
         getattr(self, f"_{mount.type}")(mount, number)
 
     def _put(self, mount: _Wanted, source: str | int, *, is_dir: bool, readonly: bool) -> None:
-        if isinstance(source, int) and self.session.runner.runtime != "builtin":
-            # Another program wants a path.
+        if isinstance(source, int) and (self.session.runner.runtime != "builtin" or self.session.options.debug_shell):
+            # Another program wants a path, and a shell after the command the same mount once more.
             place = self.private / f"mount-{len(self.mounts)}"
             with system_errors(f"make {place}"):
                 place.mkdir() if is_dir else place.touch()
@@ -346,7 +346,10 @@ class _Mounts:
 def _bytes(text: str) -> int:
     number = text.lower().rstrip("b")
     unit = _UNITS.get(number[-1:], 0)
-    return int(number.rstrip("kmgt")) << unit
+    size = int(number.rstrip("kmgt")) << unit
+    if size >= 1 << 63:
+        raise InvalidInputError(f"--mount: size={text}: too large")
+    return size
 
 
 def shown_command(state: StageState, run: Run) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layerfs.cli.build_options import pairs, parse_output, parse_secret, parse_ssh
 from layerfs.cli.context import Context
 from layerfs.cli.options import Args, Command, flag, many, one
+from layerfs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from layerfs.build import BuildOptions, Output
@@ -19,6 +20,7 @@ COMMAND = Command(
     [
         many("--add-host", help="Add a line to /etc/hosts of every RUN", metavar="name:address"),
         many("--allow", help="Allow what needs to be allowed, as security.insecure", metavar="entitlement"),
+        many("--attest", help="Refused unless disabled: attestations are not made", metavar="attestation"),
         many("--annotation", help="Set an annotation of the manifest", metavar="NAME=VALUE"),
         many("--build-arg", help="Set an ARG; a NAME alone takes the value from here", metavar="NAME[=VALUE]"),
         many("--build-context", help="Give a directory, image or URL a name for FROM and --from", metavar="NAME=PLACE"),
@@ -45,10 +47,12 @@ COMMAND = Command(
             default="auto",
             choices=("auto", "plain", "tty", "quiet"),
         ),
+        one("--provenance", help="Refused unless false: attestations are not made", metavar="bool"),
         flag("--pull", help="Look for newer base images"),
         flag("--push", help="Send the image to the registry that its names say"),
         flag("-q", "--quiet", help="Print only the image ID"),
         one("--runtime", help="What runs RUN: builtin, crun, runc, or the path of one", default="builtin"),
+        one("--sbom", help="Refused unless false: attestations are not made", metavar="bool"),
         many("--secret", help="Give a secret to RUN --mount=type=secret", metavar="id=ID[,src=FILE|env=NAME]"),
         flag("--squash", help="Make one layer of all that is built"),
         many("--ssh", help="Give an agent's socket or a key to RUN --mount=type=ssh", metavar="default|ID[=PATH]"),
@@ -85,6 +89,7 @@ def run(args: Args, context: Context) -> int:
     from layerfs.cli.build_progress import choose_steps
 
     place = args.rest[0] if args.rest else "."
+    _refuse_attestations(args)
     fields: dict[str, Any] = {name: getattr(args, name) for name in _SAME}
     fields |= {name: tuple(getattr(args, name)) for name in _LISTS}
     options = BuildOptions(
@@ -119,6 +124,15 @@ def _check(context: Context, options: BuildOptions) -> int:
     found = f"{len(findings)} warning{'s' * (len(findings) > 1)} found" if findings else "no warnings found"
     context.out(f"Check complete, {found}.\n")
     return 1 if findings else 0
+
+
+def _refuse_attestations(args: Args) -> None:
+    """Scripts for other builders often switch them off, which is what they get; on they cannot be."""
+    asked = [("provenance", args.provenance), ("sbom", args.sbom)]
+    asked += [("attest", word) for word in args.attest if "disabled=true" not in word.split(",")]
+    for name, value in asked:
+        if value not in (None, "false", "0"):
+            raise InvalidInputError(f"--{name}={value}: attestations are not made", hint="leave it out")
 
 
 def _arguments(words: list[str]) -> dict[str, str | None]:
