@@ -187,6 +187,7 @@ def test_wait(store, runtime):
 
 def test_restart(store, runtime):
     container = start(store, runtime, f"echo up; {LOOP}")
+    wait_for(lambda: text(container) == "up\n")  # else it may be killed before that
     first = container.pid
     container.restart(0)
     assert container.status == "running"

@@ -278,6 +278,28 @@ def test_restart_always_until_stopped_with_the_upper_kept(box: Container) -> Non
     assert [text for _, _, text in box.log()][:3] == ["1", "2", "3"]
 
 
+def test_a_stop_counts_though_the_command_has_ended_and_its_client_has_gone(box: Container) -> None:
+    pid = box.start("sleep", "60", restart="always")
+    supervisor = int(str(box.status["supervisor"]))
+    os.kill(supervisor, signal.SIGSTOP)
+    with box.client() as client:
+        client.send(b"S9:1000")
+    os.kill(pid, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGCONT)
+    assert box.ended()["restarts"] == 0
+
+
+def test_a_client_from_before_the_start_misses_nothing(box: Container) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.settimeout(10)
+        ours.send(b"A" + bytes([2]))
+        with theirs:
+            box.sh("echo run; echo oops >&2; exit 4", restart="on-failure", restart_max=1, client=theirs.fileno())
+        messages = list(iter(lambda: ours.recv(PIECE + 1), b""))
+    assert messages == [b"A", b"Orun\n", b"R4", b"Orun\n", b"X4"]
+
+
 def test_terminal(box: Container) -> None:
     box.sh("stty size; read line; stty size; tty", tty=True, tty_size=(11, 22))
     with box.client(3) as client:

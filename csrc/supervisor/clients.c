@@ -4,6 +4,7 @@
 
 #include "../util.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -232,6 +233,13 @@ static void accept_client(sv_supervisor *s)
         close(fd); /* too many */
 }
 
+void sv_clients_take(sv_supervisor *s, int fd)
+{
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    s->clients[0] = (sv_client){.fd = fd};
+    read_client(s, &s->clients[0]);
+}
+
 size_t sv_clients_poll(const sv_supervisor *s, struct pollfd *fds)
 {
     size_t n = 0;
@@ -270,6 +278,17 @@ void sv_clients_serve(sv_supervisor *s, const struct pollfd *fds, size_t n)
     }
     if (fds[0].revents & POLLIN)
         accept_client(s);
+}
+
+void sv_clients_run_ended(sv_supervisor *s)
+{
+    char code[12];
+    int n = snprintf(code, sizeof code, "%d", s->status.exit_code);
+
+    /* Only to those that are attached: another one may have gone already, and what it asked for still waits. */
+    for (int i = 0; i < SV_CLIENTS; i++)
+        if (s->clients[i].fd >= 0 && s->clients[i].flags != 0)
+            send_to(s, &s->clients[i], 'R', code, (size_t)n);
 }
 
 /* The last word to everybody; who does not take it in a second goes without. */

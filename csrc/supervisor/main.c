@@ -2,7 +2,8 @@
  * main.c - the launcher and supervisor: layerfs-supervisor MODE SPEC CHANNEL
  *
  * SPEC is the descriptor of the spec, CHANNEL that of the socket to report to. See docs/supervisor.md. As
- * "layerfs-supervisor init COMMAND [ARGUMENT...]" it is pid 1 of a container that another runtime has made.
+ * "layerfs-supervisor init COMMAND [ARGUMENT...]" it is pid 1 of a container that another runtime has made,
+ * and as "layerfs-supervisor keep" it holds the terminal of a command whose user has left.
  */
 #define _GNU_SOURCE
 #include "start.h"
@@ -68,6 +69,8 @@ int main(int argc, char **argv, char **envp)
 
     if (argc >= 3 && strcmp(argv[1], "init") == 0)
         sv_init_here(argv + 2, envp);
+    if (argc == 2 && strcmp(argv[1], "keep") == 0)
+        sv_keep_run();
     if (argc != 4)
         return 2;
     channel = atoi(argv[3]);

@@ -55,6 +55,7 @@ static const struct field {
     FIELD("name", TEXT, name),
     FIELD("state", FD, state),
     FIELD("socket", FD, socket),
+    FIELD("client", FD, client),
     FIELD("open-stdin", FLAG, open_stdin),
     FIELD("stdin-once", FLAG, stdin_once),
     FIELD("no-log", FLAG, no_log),
@@ -332,7 +333,8 @@ static int check(const sv_spec *s, const char *mode, lfs_error *error)
 
 static void defaults(sv_spec *s)
 {
-    *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1, .socket = -1};
+    *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1};
+    s->socket = s->client = -1;
     s->restart = "no";
     s->stop_signal = 15;
     s->stop_timeout = 10000;
@@ -380,7 +382,8 @@ static int ascending(const void *a, const void *b)
 
 int sv_spec_fds(const sv_spec *s, int *fds, size_t cap, lfs_error *error)
 {
-    const int single[] = {s->root, s->seccomp, s->stdio[0], s->stdio[1], s->stdio[2], s->pidfd, s->state, s->socket};
+    const int single[] = {s->root,  s->seccomp, s->stdio[0], s->stdio[1], s->stdio[2],
+                          s->pidfd, s->state,   s->socket,   s->client};
     size_t n = 0, need = sizeof single / sizeof single[0] + s->nmounts + s->ncgroups + s->nenters;
 
     if (need > cap)

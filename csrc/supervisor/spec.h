@@ -73,7 +73,7 @@ typedef struct sv_spec {
     size_t ncgroups;
     /* its supervisor */
     const char *name;
-    int state, socket, open_stdin, stdin_once, no_log;
+    int state, socket, client, open_stdin, stdin_once, no_log;
     uint64_t log_max_size, log_max_files;
     const char *restart;
     uint64_t restart_max;

@@ -78,4 +78,7 @@ _Noreturn void sv_init_run(const sv_spec *spec, int tty, int channel);
 /* The same where another runtime has made this process pid 1 of a container of its own. */
 _Noreturn void sv_init_here(char **argv, char **envp);
 
+/* keep.c: read the terminal at descriptor 0 until the last process at its other end has gone. */
+_Noreturn void sv_keep_run(void);
+
 #endif

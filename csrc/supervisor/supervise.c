@@ -209,6 +209,8 @@ static void ended(sv_supervisor *s, int status)
     }
     s->status.status = s->restart_at ? "restarting" : "exited";
     sv_status_write(&s->status, s->spec->state);
+    if (s->restart_at)
+        sv_clients_run_ended(s);
 }
 
 static void bury(sv_supervisor *s)
@@ -355,6 +357,8 @@ static int begin(sv_supervisor *s, int *command, lfs_error *error)
         r = sv_log_open(&s->log, s->spec->state, s->spec->log_max_size, s->spec->log_max_files, error);
     if (r >= 0)
         r = sv_clients_listen(s, error);
+    if (r >= 0 && s->spec->client >= 0)
+        sv_clients_take(s, s->spec->client);
     return r < 0 ? r : start(s, command, error);
 }
 

@@ -85,6 +85,8 @@ void sv_stop(sv_supervisor *s, int signal, int64_t ms);
 void sv_close_input(sv_supervisor *s);
 
 int sv_clients_listen(sv_supervisor *s, lfs_error *error);
+void sv_clients_take(sv_supervisor *s, int fd); /* one that is connected, and has asked to attach already */
+void sv_clients_run_ended(sv_supervisor *s);    /* it is started again */
 void sv_clients_send(sv_supervisor *s, char kind, const char *data, size_t n);
 int sv_clients_blocked(const sv_supervisor *s); /* some client has no room: nothing is read for now */
 size_t sv_clients_poll(const sv_supervisor *s, struct pollfd *fds);

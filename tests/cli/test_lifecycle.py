@@ -55,12 +55,6 @@ def test_removed_when_it_ends(layerfs, box):
     until(lambda: layerfs("ps", "-aq") == "")
 
 
-def test_what_run_in_the_foreground_does_not_offer(layerfs, box):
-    for words in (["--restart", "always"], ["--health-cmd", "true"]):
-        assert "not offered in the foreground (give -d)" in layerfs.error("run", *words, "box", "true", code=125)
-    assert layerfs("run", "--rm", "--restart=no", "box", "echo", "x") == "x\n"
-
-
 def test_wait_gives_exit_codes(layerfs, box):
     layerfs("run", "-d", "--name", "three", "box", "sh", "-c", "sleep 0.3; exit 3")
     layerfs("run", "-d", "--name", "four", "box", "sh", "-c", "exit 4")

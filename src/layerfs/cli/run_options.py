@@ -9,6 +9,7 @@ from layerfs.cli.options import Args, Option, flag, many, one
 __all__ = ["RUN_OPTIONS", "flags_of"]
 
 _PROCESS = (
+    many("-a", "--attach", help="Join stdin, stdout or stderr; all without it", metavar="stream"),
     one("--entrypoint", help="Execute this instead of the image's entry point", metavar="command"),
     many("-e", "--env", help="Set a variable; a NAME alone takes the value from here", metavar="NAME[=VALUE]"),
     many("--env-file", help="Set the variables in a file", metavar="FILE"),

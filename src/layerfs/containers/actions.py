@@ -48,13 +48,13 @@ def _process(parts: Parts, id: str, what: str) -> tuple[State, Identity]:
     return state, state.process
 
 
-def start(parts: Parts, config: Config) -> None:
+def start(parts: Parts, config: Config, *, client: int | None = None, stdin_once: bool = False) -> None:
     """Start a container under a supervisor. The caller has its lock, and it does not run."""
     report = read_report(parts.directory(config.id))
     if report is not None:
         wait_gone(report.keeper, _KILL_SECONDS)  # it lets go of the upper a moment after it has told of the end
     clean_up(parts, config.id)
-    start_supervised(parts, config)
+    start_supervised(parts, config, client=client, stdin_once=stdin_once)
 
 
 def kill(parts: Parts, config: Config, number: int) -> None:

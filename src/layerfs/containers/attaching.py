@@ -7,84 +7,91 @@ import signal
 import struct
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import ioctl
 from typing import Any
 
-from layerfs.errors import InvalidInputError
-from layerfs.runtime import SupervisorClient, raw_terminal
+from layerfs.errors import LayerfsError, NotFoundError
+from layerfs.runtime import KeyFilter, SupervisorClient, raw_terminal
 
-__all__ = ["attach", "parse_keys"]
+__all__ = ["STREAMS", "announce", "attach", "proxied"]
+
+STREAMS = ("stdin", "stdout", "stderr")
+"""In the order of their bits in an ``A`` of docs/supervisor.md."""
 
 _PIECE = 8 << 10
 _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def parse_keys(text: str) -> bytes:
-    """The bytes of docker's ``--detach-keys``: letters, or ctrl-LETTER, with commas between; InvalidInputError."""
-    keys = b""
-    for word in filter(None, text.split(",")):
-        name = word.lower().removeprefix("ctrl-")
-        if len(word) == 1:
-            keys += word.encode("latin-1", "replace")
-        elif word.lower().startswith("ctrl-") and len(name) == 1 and "@" <= name.upper() <= "_":
-            keys += bytes([ord(name.upper()) & 0x1F])
-        else:
-            raise InvalidInputError(f"detach keys {text!r}: {word!r} is not a key, as ctrl-p or q")
-    return keys
+def announce(client: SupervisorClient, streams: Collection[str]) -> None:
+    """Ask for streams, of ``STREAMS``, from now on."""
+    client.send(b"A", bytes([sum(1 << number for number, name in enumerate(STREAMS) if name in streams)]))
 
 
 def attach(
     client: SupervisorClient,
     stdio: tuple[int, int, int],
     *,
-    stdin: bool,
+    streams: Collection[str] = STREAMS,
     tty: bool,
     sig_proxy: bool = True,
-    detach_keys: bytes = b"\x10\x11",
+    detach_keys: bytes = b"",
+    one_run: bool = False,
 ) -> int | None:
-    """Move bytes between the descriptors and the container until it ends; its exit code, None when detached.
+    """Move bytes between the descriptors and the container until it ends; its exit code, None when it was left.
 
-    ``stdin``: ours goes to it. ``tty``: it has a terminal; ours, where it is one, becomes raw, and the detach keys
-    end this while the container goes on.
+    ``streams``: those announced. With none but stdin, this ends with ours. ``tty``: it has a terminal; ours, where it
+    is one, becomes raw, and the detach keys end this while the container goes on. ``one_run``: until it ends for the
+    first time, though it is started again. NotFoundError when the supervisor is killed.
     """
-    client.send(b"A", bytes([(1 if stdin else 0) | 2 | 4]))
+    stdin = "stdin" in streams
     with ExitStack() as stack:
-        main = threading.current_thread() is threading.main_thread()
-        if tty and main:
+        if tty and threading.current_thread() is threading.main_thread():
             stack.enter_context(_sizes(client, stdio))
         if stdin and tty and os.isatty(stdio[0]):
             stack.enter_context(raw_terminal(stdio[0]))
-        if sig_proxy and main and not tty:
-            stack.enter_context(_signals(client))
-        return _Session(client, stdio, stdin, detach_keys if tty else b"").run()
+        stack.enter_context(proxied(client, sig_proxy and not tty))
+        session = _Session(client, stdio, streams, KeyFilter(detach_keys if tty else b""))
+        return session.run("RX" if one_run else "X")
 
 
 class _Session:
-    def __init__(self, client: SupervisorClient, stdio: tuple[int, int, int], stdin: bool, keys: bytes) -> None:
+    def __init__(
+        self, client: SupervisorClient, stdio: tuple[int, int, int], streams: Collection[str], keys: KeyFilter
+    ) -> None:
         self._client = client
         self._stdio = stdio
-        self._stdin = stdin
+        self._input = "stdin" in streams
+        self._outputs = {letter for letter, name in ((b"O", "stdout"), (b"E", "stderr")) if name in streams}
         self._keys = keys
-        self._held = b""  # the beginning of the detach keys
 
-    def run(self) -> int | None:
-        while True:
+    def run(self, last: str) -> int | None:
+        """Until a message with one of these letters."""
+        while self._input or self._outputs:
             poll = select.poll()
             poll.register(self._client.fileno(), select.POLLIN)
-            if self._stdin:
+            if self._input:
                 poll.register(self._stdio[0], select.POLLIN)
             for fd, _ in poll.poll():
                 if fd == self._client.fileno():
-                    message = self._client.receive()
-                    if message is None:
-                        return None
-                    if message[0] == b"X":
-                        return int(message[1])
-                    self._show(*message)
+                    letter, data = self._receive()
+                    if letter.decode() in last:
+                        return int(data)
+                    if letter in self._outputs:
+                        self._show(letter, data)
                 elif not self._type():
                     return None
+        return None
+
+    def _receive(self) -> tuple[bytes, bytes]:
+        try:
+            message = self._client.receive()
+        except LayerfsError:  # what was typed or told while the container is between two runs
+            return b"F", b""
+        if message is None:
+            raise NotFoundError("attach to container: its supervisor was killed")
+        return message
 
     def _show(self, letter: bytes, data: bytes) -> None:
         view = memoryview(data)
@@ -101,26 +108,13 @@ class _Session:
                 raise
             data = b""
         if not data:
-            self._stdin = False
+            self._input = False
             self._client.send(b"I")
             return True
-        data, leave = self._without_keys(data)
+        data, left = self._keys.pass_on(data)
         if data:
             self._client.send(b"I", data)
-        return not leave
-
-    def _without_keys(self, data: bytes) -> tuple[bytes, bool]:
-        if not self._keys:
-            return data, False
-        data, self._held = self._held + data, b""
-        at = data.find(self._keys)
-        if at >= 0:
-            return data[:at], True
-        for length in range(min(len(self._keys) - 1, len(data)), 0, -1):
-            if data.endswith(self._keys[:length]):
-                self._held = data[-length:]
-                return data[:-length], False
-        return data, False
+        return not left
 
 
 @contextmanager
@@ -143,7 +137,12 @@ def _sizes(client: SupervisorClient, stdio: tuple[int, int, int]) -> Iterator[No
 
 
 @contextmanager
-def _signals(client: SupervisorClient) -> Iterator[None]:
+def proxied(client: SupervisorClient, wanted: bool) -> Iterator[None]:
+    """Hand signals of this process on, when this is its main thread."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
     def pass_on(number: int, _: Any) -> None:
         client.signal(number)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layerfs import commit
     from layerfs.containers import (
         actions,
+        attached,
         attaching,
         committing,
         copying,
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
     from layerfs.runtime import Cgroup, Usage
 else:  # what one verb needs, and the next does not
     commit = LateModule("layerfs.commit")
-    actions, attaching, committing, copying, executing, logs, merged, names, running, top = (
+    actions, attached, attaching, committing, copying, executing, logs, merged, names, running, top = (
         LateModule(f"layerfs.containers.{name}")
         for name in (
-            "actions", "attaching", "committing", "copying", "executing", "logs", "merged", "names", "running", "top",
+            "actions", "attached", "attaching", "committing", "copying", "executing", "logs", "merged", "names",
+            "running", "top",
         )
     )  # fmt: skip
 
 __all__ = ["Container"]
 
 _FORCE_SECONDS = 30.0
+_STREAMS = ("stdin", "stdout", "stderr")
 _Stdio = tuple[int, int, int]
 
 
@@ -65,21 +68,51 @@ class Container(ContainerFacts):
         self._event("start")
         self._look()
 
-    def run(self, stdio: _Stdio = (0, 1, 2), *, sig_proxy: bool = True) -> int:
-        """Start it and wait for its end, with these descriptors; its exit code. One that is to be removed then is.
+    def run(
+        self,
+        stdio: _Stdio = (0, 1, 2),
+        *,
+        streams: Collection[str] = _STREAMS,
+        sig_proxy: bool = True,
+        detach_keys: str = "",
+    ) -> int | None:
+        """Start it and wait for its end, with those of these descriptors that ``streams`` names; its exit code. One
+        that is to be removed then is.
 
-        InUseError when it runs. The error of a command that cannot be executed has the exit code 126 or 127.
-        ``sig_proxy``: signals of this process are handed on, when this is its main thread.
+        With a restart policy that is the end of its first run, as with docker. None when the detach keys (empty: the
+        usual) were typed at its terminal, or when stdin alone is among the streams and has ended. InUseError when it
+        runs. The error of a command that cannot be executed has the exit code 126 or 127. ``sig_proxy``: signals of
+        this process are handed on, when this is its main thread.
         """
         self.refresh()
         with self.locked("start"):
             self._look()
             if self._state.process is not None and is_alive(self._state.process):
                 raise InUseError(f"start container {self.name}: it is running")
-            return self.run_locked(stdio, sig_proxy=sig_proxy)
+            wait = self.run_locked(stdio, streams=streams, sig_proxy=sig_proxy, detach_keys=detach_keys)
+        return wait()
 
-    def run_locked(self, stdio: _Stdio, *, sig_proxy: bool) -> int:
-        """The same for whoever has its lock."""
+    def run_locked(
+        self, stdio: _Stdio, *, streams: Collection[str], sig_proxy: bool, detach_keys: str
+    ) -> Callable[[], int | None]:
+        """The same for whoever has its lock; what waits for its end, when the lock has been given back."""
+        if not attached.wants_supervisor(self.config, streams):
+            code = self._run_child(stdio, sig_proxy)
+            return lambda: code
+        run = attached.AttachedRun(
+            self._parts, self.config, stdio, streams=streams, sig_proxy=sig_proxy, detach_keys=detach_keys
+        )
+        try:
+            run.start()
+        except BaseException:
+            if self._state.auto_remove:
+                running.remove_all(self._parts, self.id)
+                self._event("destroy")
+            raise
+        self._event("start")
+        return run.wait
+
+    def _run_child(self, stdio: _Stdio, sig_proxy: bool) -> int:
         self._event("start")
         try:
             code = running.run_in_foreground(self._parts, self.config, stdio, sig_proxy=sig_proxy)
@@ -137,21 +170,26 @@ class Container(ContainerFacts):
         *,
         stdin: bool = True,
         sig_proxy: bool = True,
-        detach_keys: str = "ctrl-p,ctrl-q",
+        detach_keys: str = "",
     ) -> int | None:
         """Join these descriptors to it until it ends; its exit code, None when the detach keys were typed.
 
         InUseError when it does not run, or is in the foreground of another command.
         """
-        keys = attaching.parse_keys(detach_keys)
+        from layerfs.runtime import parse_keys  # most verbs need no keys
+
+        keys = parse_keys(detach_keys)
         self.refresh()
         if self._state.status not in LIVE or not self._state.supervised:
             reason = "another command has it in the foreground" if self._state.status in LIVE else "it is not running"
             raise InUseError(f"attach to container {self.name}: {reason}")
         options = self.config.options
         with connect(self._parts, self.id) as client:
-            wanted = stdin and options.interactive
-            return attaching.attach(client, stdio, stdin=wanted, tty=options.tty, sig_proxy=sig_proxy, detach_keys=keys)
+            streams = _STREAMS[0 if stdin and options.interactive else 1 :]
+            attaching.announce(client, streams)
+            return attaching.attach(
+                client, stdio, streams=streams, tty=options.tty, sig_proxy=sig_proxy, detach_keys=keys
+            )
 
     def exec(
         self,
@@ -164,10 +202,12 @@ class Container(ContainerFacts):
         interactive: bool = False,
         privileged: bool = False,
         detach: bool = False,
+        detach_keys: str = "",
         stdio: _Stdio = (0, 1, 2),
         sig_proxy: bool = True,
     ) -> int:
-        """Run one more command in it; its exit code, or 0 at once with ``detach``. InUseError when it does not run.
+        """Run one more command in it; its exit code, or 0 at once with ``detach``, and when the detach keys (empty: the
+        usual) are typed at its terminal. InUseError when it does not run.
 
         The error of a command that cannot be executed has the exit code 126 or 127.
         """
@@ -184,6 +224,7 @@ class Container(ContainerFacts):
             interactive=interactive,
             privileged=privileged,
             detach=detach,
+            detach_keys=detach_keys,
         )
         return executing.execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from layerfs.containers.parts import Parts
+from layerfs import native
+from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config
-from layerfs.containers.roots import is_rootless, within
+from layerfs.containers.roots import within
 from layerfs.containers.settings import merge_env, process_env, working_directory
 from layerfs.containers.starting import filtered, new_privileges
 from layerfs.errors import InvalidInputError
-from layerfs.runtime import ExecSpec, Identity, Signals, Stdio, attend, capability_mask, resolve_user
+from layerfs.runtime import ExecSpec, Identity, Signals, Stdio, attend, capability_mask, parse_keys, resolve_user
 from layerfs.userns import own_maps
 
 __all__ = ["ExecOptions", "execute"]
@@ -30,6 +31,7 @@ class ExecOptions(msgspec.Struct, frozen=True, kw_only=True):
     interactive: bool = False
     privileged: bool = False
     detach: bool = False
+    detach_keys: str = ""
 
 
 def execute(
@@ -41,7 +43,9 @@ def execute(
     *,
     sig_proxy: bool = True,
 ) -> int:
-    """Run a command in a container whose first process is ``process``; its exit code, 0 at once when detached."""
+    """Run a command in a container whose first process is ``process``; its exit code, 0 at once when detached, and when
+    the detach keys were typed at its terminal."""
+    keys = parse_keys(options.detach_keys)
     if not options.args:
         raise InvalidInputError("exec: no command")
     if options.workdir is not None and not options.workdir.startswith("/"):
@@ -58,7 +62,11 @@ def execute(
         if options.detach:
             return 0
         signals.to(started)
-        return attend(started, streams)
+        code = attend(started, streams, keys if interactive else b"")
+        if code is None:
+            assert started.terminal is not None  # keys are typed at one
+            native.keep_terminal(started.terminal)
+        return code or 0
 
 
 def _null(stack: ExitStack) -> tuple[int, int, int]:

@@ -30,7 +30,8 @@ _SIZES = ("memory", "memory_reservation", "shm_size")
 _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "mount", "tmpfs", "device", "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
-    "cpus", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", *_HEALTH,
+    "cpus", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", "attach",
+    *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "expose", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
@@ -58,6 +59,7 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
             raise UnsupportedError(f"option --{name.replace('_', '-')}: not offered")
     fields: dict[str, Any] = {name: given[name] for name in (*_PLAIN, *_BOOLEAN) if name in given}
     fields |= {name: tuple(given[name]) for name in _LISTS if name in given}
+    fields["attach"] = tuple(dict.fromkeys(map(_stream, given.get("attach", ()))))
     fields |= {name: _whole(given[name], name) for name in _NUMBERS if name in given}
     fields |= {name: _values.parse_size(given[name], _shown(name)) for name in _SIZES if name in given}
     fields |= _process(given) | _view(given) | _limits(given)
@@ -76,6 +78,12 @@ def _whole(value: str | int, name: str) -> int:
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value) is None:
         raise InvalidInputError(f"{_shown(name)} {value!r}: not a whole number")
     return int(value)
+
+
+def _stream(text: str) -> str:
+    if text.lower() not in ("stdin", "stdout", "stderr"):
+        raise InvalidInputError(f"option --attach {text!r}: wanted is stdin, stdout or stderr")
+    return text.lower()
 
 
 def _process(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def _config(config: Config) -> dict[str, Any]:
         "Hostname": config.hostname,
         "Domainname": options.domainname or "",
         "User": section.get("User") or "",
+        **{f"Attach{name.capitalize()}": name in options.attach for name in ("stdin", "stdout", "stderr")},
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "Env": list(section.get("Env") or []),

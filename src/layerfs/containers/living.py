@@ -43,8 +43,8 @@ def connect(parts: Parts, id: str) -> SupervisorClient:
     return supervisor.SupervisorClient(socket_directory(parts, id), id)
 
 
-def start_supervised(parts: Parts, config: Config) -> None:
-    """Start a container whose lock is held; it goes on when this process ends."""
+def start_supervised(parts: Parts, config: Config, *, client: int | None = None, stdin_once: bool = False) -> None:
+    """Start a container whose lock is held; it goes on when this process ends. See ``Supervision`` for the rest."""
     state = parts.state(parts.database.container(config.id))
     directory, sockets = parts.directory(config.id), socket_directory(parts, config.id)
     with system_errors(f"start container {config.id[:12]}"):
@@ -58,7 +58,9 @@ def start_supervised(parts: Parts, config: Config) -> None:
             undo.callback(parts.snapshots.release, config.id)
             spec = roots.spec_for(config, root, directory)
             runtime = parts.runtimes.get(config.runtime)
-            runtime.supervise(spec, root.fd, _supervision(parts, config, state))
+            supervision = _supervision(parts, config, state)
+            supervision = msgspec.structs.replace(supervision, client=client, stdin_once=stdin_once)
+            runtime.supervise(spec, root.fd, supervision)
             undo.pop_all()
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)

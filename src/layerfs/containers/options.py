@@ -83,6 +83,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     workdir: str | None = None
     tty: bool = False
     interactive: bool = False
+    attach: tuple[str, ...] = ()  # of stdin, stdout, stderr; none: as the verb has it
     init: bool = False
     stop_signal: str | None = None
     stop_timeout: int | None = None  # seconds

@@ -55,6 +55,7 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             )  # fmt: skip
             parts.set_state(config.id, state)
             code = attend(process, streams)
+            assert code is not None  # no keys are looked for
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
         parts.set_state(config.id, failed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfs.containers.container import Container
+from layerfs.containers.facts import needs_no_look
 from layerfs.containers.living import LIVE
 from layerfs.containers.options import CreateOptions
 from layerfs.containers.parts import Parts
@@ -72,11 +73,25 @@ class ContainerStore:
             return container
 
     def run(
-        self, options: CreateOptions, stdio: tuple[int, int, int] = (0, 1, 2), *, sig_proxy: bool = True
-    ) -> tuple[Container, int]:
-        """Make a container, run it to its end and, where ``auto_remove`` says so, remove it; its exit code."""
+        self,
+        options: CreateOptions,
+        stdio: tuple[int, int, int] = (0, 1, 2),
+        *,
+        sig_proxy: bool = True,
+        detach_keys: str = "",
+    ) -> tuple[Container, int | None]:
+        """Make a container, run it to its end and, where ``auto_remove`` says so, remove it; its exit code.
+
+        See ``Container.run``.
+        """
+        if detach_keys:  # nothing is made with keys that are none
+            from layerfs.runtime import parse_keys
+
+            parse_keys(detach_keys)
         with self.starting(options) as container:
-            return container, container.run_locked(stdio, sig_proxy=sig_proxy)
+            streams = options.attach or ("stdin", "stdout", "stderr")
+            wait = container.run_locked(stdio, streams=streams, sig_proxy=sig_proxy, detach_keys=detach_keys)
+        return container, wait()
 
     @contextmanager
     def starting(self, options: CreateOptions) -> Iterator[Container]:
@@ -148,10 +163,10 @@ class ContainerStore:
     def list(self) -> Containers:
         """All containers, the newest first."""
         rows = self._parts.database.containers()
-        if all(map(_needs_no_look, rows)):
+        if all(map(needs_no_look, rows)):
             return [Container(self._parts, row) for row in rows]
         for row in rows:
-            if not _needs_no_look(row):
+            if not needs_no_look(row):
                 running.reap(self._parts, row)
         return [Container(self._parts, row) for row in self._parts.database.containers()]
 
@@ -189,7 +204,7 @@ class ContainerStore:
     def reap(self) -> None:
         """Set right what ended, and what killed processes left."""
         for row in self._parts.database.containers():
-            if not _needs_no_look(row):
+            if not needs_no_look(row):
                 running.reap(self._parts, row)
         self._sweep_directories()
 
@@ -232,10 +247,6 @@ class ContainerStore:
         except NotFoundError:
             return False
         return True
-
-
-def _needs_no_look(row: ContainerRow) -> bool:
-    return row.state.get("status", "created") not in LIVE and not row.state.get("fleeting")
 
 
 Containers = list[Container]

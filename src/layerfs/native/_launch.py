@@ -23,6 +23,7 @@ __all__ = [
     "Process",
     "SupervisorSpec",
     "join",
+    "keep_terminal",
     "launch",
     "launcher_program",
     "supervise",
@@ -112,6 +113,8 @@ class SupervisorSpec(LaunchSpec, frozen=True, kw_only=True):
     """Descriptor of the directory for ``status.json`` and ``log``."""
     socket: int
     """Descriptor of the directory for the socket ``name``.sock."""
+    client: int | None = None
+    """Descriptor of a connected socket: a client from before the start on."""
     open_stdin: bool = False
     stdin_once: bool = False
     no_log: bool = False
@@ -155,6 +158,17 @@ def join(spec: JoinSpec) -> Process:
 def supervise(spec: SupervisorSpec) -> int:
     """Start a container under a supervisor of its own; the pid of its first run. Raises as ``launch``."""
     return _spawn("supervise", spec).pid
+
+
+def keep_terminal(master: int) -> None:
+    """Let a process of its own hold a terminal's master end until nobody has the other end; ours may be closed."""
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+        (os.POSIX_SPAWN_DUP2, master, 0),
+    ]
+    program = launcher_program()
+    os.waitpid(os.posix_spawn(program, [program, "keep"], {}, file_actions=actions), 0)
 
 
 # Fields that are not written as they are: see _special.
@@ -223,7 +237,7 @@ def _pairs(spec: ProcessSpec, seccomp: int, fds: list[int]) -> Iterator[bytes]:
         if name in _SPECIAL or value is None or value is False or value in ("", b"", (), []):
             continue
         key = name.replace("_", "-")
-        if name in ("pidfd", "state", "socket"):
+        if name in ("pidfd", "state", "socket", "client"):
             fds.append(value)
         for item in [value] if isinstance(value, str | bytes | int) else value:
             yield _pair(key, item)

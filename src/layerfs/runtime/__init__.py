@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from layerfs.runtime.capabilities import capability_mask, capability_names
     from layerfs.runtime.cgroups import Cgroup, Usage
     from layerfs.runtime.choice import RuntimeChoice, Runtimes
-    from layerfs.runtime.foreground import Signals, Stdio, attend, raw_terminal
+    from layerfs.runtime.foreground import Signals, Stdio, attend, check_terminal, raw_terminal
     from layerfs.runtime.inits import with_init
+    from layerfs.runtime.keys import DETACH_KEYS, KeyFilter, parse_keys
     from layerfs.runtime.oci import oci_config
     from layerfs.runtime.process import Identity, identify, is_alive, signal_number, signal_process, wait_gone
     from layerfs.runtime.spec import (
@@ -40,8 +41,9 @@ else:
         capabilities="capability_mask capability_names",
         cgroups="Cgroup Usage",
         choice="RuntimeChoice Runtimes",
-        foreground="Signals Stdio attend raw_terminal",
+        foreground="Signals Stdio attend check_terminal raw_terminal",
         inits="with_init",
+        keys="DETACH_KEYS KeyFilter parse_keys",
         oci="oci_config",
         process="Identity identify is_alive signal_number signal_process wait_gone",
         spec="DeviceSpec ExecSpec Limits MountSpec OverlaySpec RunSpec Runtime Started Supervision",
@@ -51,12 +53,14 @@ else:
     )
 
 __all__ = [
+    "DETACH_KEYS",
     "AccountReader",
     "BuiltinRuntime",
     "Cgroup",
     "DeviceSpec",
     "ExecSpec",
     "Identity",
+    "KeyFilter",
     "Limits",
     "MountSpec",
     "OverlaySpec",
@@ -77,10 +81,12 @@ __all__ = [
     "attend",
     "capability_mask",
     "capability_names",
+    "check_terminal",
     "identify",
     "is_alive",
     "oci_config",
     "open_beneath",
+    "parse_keys",
     "raw_terminal",
     "read_beneath",
     "read_report",

@@ -17,9 +17,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from layerfs.errors import InvalidInputError
+from layerfs.runtime.keys import KeyFilter
 from layerfs.runtime.spec import Started
 
-__all__ = ["Signals", "Stdio", "attend", "raw_terminal"]
+__all__ = ["Signals", "Stdio", "attend", "check_terminal", "raw_terminal"]
 
 _PIECE = 1 << 16
 _PROXIED = (
@@ -52,10 +53,8 @@ class Stdio:
         self.input: int | None = None  # where bytes of our terminal go
         self.outputs: dict[int, int] = {}  # from the container; 1 or 2
         self._theirs: list[int] = []
-        if terminal and interactive and not os.isatty(stdio[0]):
-            raise InvalidInputError(
-                "run with a terminal: the input is not one", hint="leave out -t, or -i, with a pipe or file"
-            )
+        if terminal and interactive:
+            check_terminal(stdio[0])
 
     def __enter__(self) -> "Stdio":
         given = [self._input(), self.ours[1], self.ours[2]]
@@ -95,6 +94,14 @@ class Stdio:
             os.close(fd)
 
 
+def check_terminal(fd: int) -> None:
+    """InvalidInputError when the input of a container with a terminal is none."""
+    if not os.isatty(fd):
+        raise InvalidInputError(
+            "run with a terminal: the input is not one", hint="leave out -t, or -i, with a pipe or file"
+        )
+
+
 class Signals:
     """Hands signals of this process on to a container, from before its start on. For a ``with``.
 
@@ -128,15 +135,14 @@ class Signals:
         self._stack.close()
 
 
-def attend(process: Started, stdio: Stdio) -> int:
-    """Move bytes until the process ends; its exit code."""
+def attend(process: Started, stdio: Stdio, detach_keys: bytes = b"") -> int | None:
+    """Move bytes until the process ends; its exit code. None when the keys were typed at its terminal."""
     stdio.started()
     with ExitStack() as stack:
-        mover = _Mover(process, stdio)
+        mover = _Mover(process, stdio, KeyFilter(detach_keys if process.terminal is not None else b""))
         if process.terminal is not None:
             stack.enter_context(_own_terminal(process.terminal, stdio))
-        mover.run()
-        return process.wait()
+        return process.wait() if mover.run() else None
 
 
 @contextmanager
@@ -186,9 +192,11 @@ class _Mover:
     Input is written without waiting: a container that does not read must not keep its own output from being taken.
     """
 
-    def __init__(self, process: Started, stdio: Stdio) -> None:
+    def __init__(self, process: Started, stdio: Stdio, keys: KeyFilter) -> None:
         self._process = process
         self._stdio = stdio
+        self._keys = keys
+        self._left = False
         self._outputs = dict(stdio.outputs)
         self._pending = b""
         self._target = stdio.input
@@ -198,9 +206,12 @@ class _Mover:
         if self._target is not None:
             os.set_blocking(self._target, False)
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """False when the user has left before the end."""
         running, done = True, self._process.fileno()
         while running or self._outputs:
+            if self._left and not self._pending:
+                return False
             poll = select.poll()
             for fd in self._outputs:
                 poll.register(fd, select.POLLIN)
@@ -208,7 +219,7 @@ class _Mover:
                 poll.register(done, select.POLLIN)
             if self._pending and self._target is not None:
                 poll.register(self._target, select.POLLOUT | (select.POLLIN if self._target in self._outputs else 0))
-            elif self._target is not None and running:
+            elif self._target is not None and running and not self._left:
                 poll.register(self._stdio.ours[0], select.POLLIN)
             for fd, events in poll.poll():
                 if fd == done:
@@ -219,6 +230,7 @@ class _Mover:
                     self._give()
                 elif fd == self._stdio.ours[0]:
                     self._read_input()
+        return True
 
     def _take(self, source: int) -> None:
         try:
@@ -241,11 +253,13 @@ class _Mover:
                 view = view[os.write(self._stdio.ours[number], view) :]
 
     def _read_input(self) -> None:
-        self._pending = os.read(self._stdio.ours[0], _PIECE)
+        data = os.read(self._stdio.ours[0], _PIECE)
+        if not data:
+            self._end()
+            return
+        self._pending, self._left = self._keys.pass_on(data)
         if self._pending:
             self._give()
-        else:
-            self._end()
 
     def _give(self) -> None:
         assert self._target is not None

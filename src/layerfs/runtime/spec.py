@@ -109,7 +109,11 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     """Of the container: ``status.json`` and ``log`` are written there."""
     socket: Path
     """An empty directory for the socket."""
+    client: int | None = None
+    """Descriptor of a client that is attached from before the start on: see ``SupervisorClient.connected``."""
     open_stdin: bool = False
+    stdin_once: bool = False
+    """The input ends with the first client that leaves."""
     no_log: bool = False
     log_max_size: int = 0
     log_max_files: int = 0

@@ -214,12 +214,11 @@ def remove_bundle(bundle: Path) -> None:
         remove_tree(bundle)
 
 
-def _spawned(words: list[str], stdio: tuple[int, int, int], *, new_session: bool) -> subprocess.Popen[bytes]:
-    """A terminal is set by its foreground group alone, which is ours; without one signals of ours are handed on just
-    once, so that the program has a session of its own."""
+def _spawned(words: list[str], stdio: tuple[int, int, int]) -> subprocess.Popen[bytes]:
+    """In a session of its own: signals of ours are handed on just once."""
     import subprocess  # listing containers needs it not
 
-    return subprocess.Popen(words, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2], start_new_session=new_session)
+    return subprocess.Popen(words, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2], start_new_session=True)
 
 
 class _WithTerminal:
@@ -268,7 +267,8 @@ class _WithTerminal:
 class _RuntimeChild:
     """``runc run`` or ``runc exec`` in the foreground, which waits for its process and ends with its exit code.
 
-    It moves the bytes of the container's terminal itself, to ours; where we have none, to one that is made for it.
+    It moves the bytes of the container's terminal itself, to one that is made for it: ours could not be left while it
+    goes on.
     """
 
     def __init__(
@@ -290,15 +290,14 @@ class _RuntimeChild:
         self._log = place / "log"
         self.pid = 0
         words = [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id]
-        alone = spec.tty and not any(map(os.isatty, stdio))
         self.terminal: int | None = None
         self._process: _WithTerminal | subprocess.Popen[bytes]
         try:
-            if alone:
+            if spec.tty:
                 self._process = _WithTerminal(words)
                 self.terminal = self._process.terminal
             else:
-                self._process = _spawned(words, stdio, new_session=not spec.tty)
+                self._process = _spawned(words, stdio)
         except OSError as exc:
             raise native_error(exc, f"run {runtime.program}") from exc
         self._pidfd = os.pidfd_open(self._process.pid)

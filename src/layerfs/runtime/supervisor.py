@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from layerfs.errors import LayerfsError, NotFoundError
 from layerfs.runtime.process import Identity, is_alive
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["Report", "SupervisorClient", "read_report"]
 
@@ -75,6 +78,16 @@ class SupervisorClient:
         except OSError as exc:
             self._socket.close()
             raise NotFoundError(f"container {id[:12]}: it has no supervisor: {exc.strerror}") from exc
+
+    @classmethod
+    def connected(cls, id: str) -> tuple[Self, "socket.socket"]:
+        """A client for a supervisor that is to be started, and the socket that is for it."""
+        import socket
+
+        client = cls.__new__(cls)
+        client._id = id
+        client._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return client, theirs
 
     def __enter__(self) -> Self:
         return self

@@ -35,4 +35,7 @@ def options_of(args: Args) -> CreateOptions:
     import_values()
     from layerfs.containers import create_options
 
-    return create_options(args.rest[0], args.rest[1:], flags_of(args))
+    flags = flags_of(args)
+    if not flags.get("attach") and not getattr(args, "detach", False):
+        flags["attach"] = ("stdin", "stdout", "stderr")[0 if args.interactive else 1 :]
+    return create_options(args.rest[0], args.rest[1:], flags)

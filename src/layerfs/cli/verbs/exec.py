@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from layerfs.cli.context import Context
-from layerfs.cli.options import Args, Command, Option, flag, many, one
-from layerfs.errors import UnsupportedError
+from layerfs.cli.options import Args, Command, flag, many, one
 
 __all__ = ["COMMAND", "run"]
 
@@ -12,7 +11,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER COMMAND [ARG...]",
     [
         flag("-d", "--detach", help="Do not wait for it"),
-        Option(("--detach-keys",), "", type=str, metavar="", hidden=True),
+        one("--detach-keys", help="Keys that leave its terminal", default="ctrl-p,ctrl-q", metavar="keys"),
         many("-e", "--env", help="Set a variable; a NAME alone takes the value from here", metavar="NAME[=VALUE]"),
         many("--env-file", help="Set the variables in a file", metavar="FILE"),
         flag("-i", "--interactive", help="Keep the standard input open"),
@@ -30,8 +29,6 @@ def run(args: Args, context: Context) -> int:
     """Run it; its exit code is that of layerfs."""
     from layerfs.containers import create_options
 
-    if args.detach_keys is not None:
-        raise UnsupportedError("option --detach-keys: not offered")
     # Variables are read as those of run.
     env = create_options("", (), {"env": args.env, "env_file": args.env_file}).env
     return context.store.containers.get(args.rest[0]).exec(
@@ -43,4 +40,5 @@ def run(args: Args, context: Context) -> int:
         interactive=args.interactive,
         privileged=args.privileged,
         detach=args.detach,
+        detach_keys=args.detach_keys,
     )

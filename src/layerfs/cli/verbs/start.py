@@ -13,7 +13,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     [
         flag("-a", "--attach", help="Stay with it, and end with its exit code"),
-        one("--detach-keys", help="Keys that leave one that runs already", default="ctrl-p,ctrl-q", metavar="keys"),
+        one("--detach-keys", help="Keys that leave it", default="ctrl-p,ctrl-q", metavar="keys"),
         flag("-i", "--interactive", help="Stay with it, and give it what is typed if it was created with -i"),
         flag("--sig-proxy", help="Hand signals on to it", default=True),
     ],
@@ -31,4 +31,5 @@ def run(args: Args, context: Context) -> int:
     if container.status in ("running", "paused", "restarting"):
         code = container.attach(stdin=args.interactive, sig_proxy=args.sig_proxy, detach_keys=args.detach_keys)
         return code if code is not None else 0
-    return container.run(sig_proxy=args.sig_proxy)
+    streams = ("stdin", "stdout", "stderr") if args.interactive else ("stdout", "stderr")
+    return container.run(streams=streams, sig_proxy=args.sig_proxy, detach_keys=args.detach_keys) or 0
