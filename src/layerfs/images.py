@@ -332,9 +332,7 @@ class ImageStore:
 
     def tag(self, text: str, name: str) -> str:
         """Let ``name`` point at an image too; its canonical form. InvalidInputError when it has a digest in it."""
-        reference = Reference.parse(name, default_tag="latest")
-        if reference.digest is not None:
-            raise InvalidInputError(f"tag {name!r}: a name cannot have a digest in it")
+        reference = Reference.parse_new(name)
         with self._database.transaction(durable=True):
             self._database.set_name(str(reference), self._find(text).target.digest)
         return str(reference)
