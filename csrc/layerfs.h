@@ -52,7 +52,9 @@ typedef struct lfs_unpack_options {
     uint32_t flags;
     uint32_t block_size;  /* erofs: 512, 1024, 2048 or 4096 */
     uint64_t max_bytes;   /* most bytes of file content (holes included); 0: no limit */
-    uint64_t max_entries; /* most archive members; 0: no limit */
+    uint64_t max_entries; /* most archive members, and directories that their paths imply; 0: no limit */
+    uint64_t max_metadata; /* most bytes of names, link targets and extended attributes, which are held in memory until
+                              the end; one member more may be held; 0: no limit */
 } lfs_unpack_options;
 
 typedef struct lfs_unpack_result {

@@ -69,6 +69,8 @@ int lfs_unpack_record(lfs_buf *b, int prefix, const char *name, size_t n, const 
 /* Owner, mode, time and extended attributes of a member to its inode. */
 int lfs_unpack_attributes(lfs_unpack *u, const lfs_tar_entry *e, uint32_t node, lfs_error *error);
 
+/* One more member, or a directory that a path implies: -EFBIG beyond the limit. */
+int lfs_unpack_count(lfs_unpack *u, lfs_error *error);
 /* A member begins: what it says is done, and u->content says what becomes of its content. */
 int lfs_unpack_member(lfs_unpack *u, const lfs_tar_entry *e, lfs_error *error);
 

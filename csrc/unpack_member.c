@@ -223,20 +223,41 @@ static int place_member(lfs_unpack *u, const lfs_tar_entry *e, lfs_error *error)
     return new_member(u, e, dir, base, base_len, hidden, error);
 }
 
+int lfs_unpack_count(lfs_unpack *u, lfs_error *error)
+{
+    if (++u->members >= UINT32_MAX || (u->options.max_entries > 0 && u->members > u->options.max_entries))
+        return lfs_fail(error, EFBIG, "unpack: more than %llu archive members",
+                        (unsigned long long)(u->options.max_entries ? u->options.max_entries : UINT32_MAX));
+    return 0;
+}
+
+static int check_metadata(const lfs_unpack *u, lfs_error *error)
+{
+    uint64_t limit = u->options.max_metadata;
+
+    if (limit == 0 || u->tree.names.len + u->tree.sets.len <= limit)
+        return 0;
+    return lfs_fail(error, EFBIG, "unpack %.120s: more than %llu bytes of names, link targets and attributes",
+                    u->path.data, (unsigned long long)limit);
+}
+
 int lfs_unpack_member(lfs_unpack *u, const lfs_tar_entry *e, lfs_error *error)
 {
+    int r;
+
     u->content = CONTENT_RAW;
     if (e->type == 'V') {
         u->result.skipped++;
         return 0;
     }
-    if (++u->members >= UINT32_MAX || (u->options.max_entries > 0 && u->members > u->options.max_entries))
-        return lfs_fail(error, EFBIG, "unpack: more than %llu archive members",
-                        (unsigned long long)(u->options.max_entries ? u->options.max_entries : UINT32_MAX));
+    r = lfs_unpack_count(u, error);
+    if (r < 0)
+        return r;
     if (u->options.max_bytes > 0 && (e->size > u->options.max_bytes ||
                                      u->data_bytes > u->options.max_bytes - e->size))
         return lfs_fail(error, EFBIG, "unpack %.150s: more than %llu bytes of file content", e->path.data,
                         (unsigned long long)u->options.max_bytes);
     u->data_bytes += e->size;
-    return place_member(u, e, error);
+    r = place_member(u, e, error);
+    return r < 0 ? r : check_metadata(u, error);
 }

@@ -75,7 +75,10 @@ static int implied_directory(lfs_unpack *u, uint32_t parent, const char *name, s
                              uint32_t *node, lfs_error *error)
 {
     uint32_t entry;
+    int r = lfs_unpack_count(u, error);
 
+    if (r < 0)
+        return r;
     if (lfs_tree_node(&u->tree, parent)->depth >= LFS_TREE_MAX_DEPTH)
         return lfs_fail(error, EFBIG, "unpack %.150s: more than %d directories deep", u->path.data,
                         LFS_TREE_MAX_DEPTH);

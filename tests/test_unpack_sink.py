@@ -249,6 +249,8 @@ def test_bombs_stop_at_the_limit(store: Store, make_sink: Make, compression: str
     many = tarbuild.archive(*(tarbuild.file(f"f{number}") for number in range(200)))
     with pytest.raises(LayerfsError):
         copy(memory, make_sink(max_entries=100), make_image(memory, many, compression=compression))
+    with pytest.raises(IntegrityError, match="bytes of names"):
+        copy(memory, make_sink(max_metadata=500), make_image(memory, many, compression=compression))
     assert not list(store.layers.list())
 
 

@@ -82,8 +82,51 @@ static void test_write_errors(void)
     close(fd);
 }
 
+/* Members of `type`, named by a number (or always the same) and `rest`, links with targets of 90 bytes: how many are
+ * taken under limits. */
+static unsigned taken(char type, bool numbered, const char *rest, const lfs_unpack_options *options, lfs_error *error)
+{
+    int fd = memfd_create("layer", MFD_CLOEXEC);
+    unsigned count = 0;
+    lfs_unpack *u;
+    int r;
+
+    CHECK(fd >= 0 && lfs_unpack_open(fd, options, &u, error) == 0);
+    do {
+        cleanup_buf lfs_buf a = {0};
+        char name[100];
+        char link[91];
+
+        memset(link, 'l', 90);
+        link[90] = '\0';
+        snprintf(name, sizeof name, "%03u%s", numbered ? count : 0, rest);
+        add_member(&a, type, name, "", 0, type == '2' ? link : NULL);
+        r = lfs_unpack_write(u, a.data, a.len, error);
+        CHECK(r == 0 || r == -EFBIG);
+    } while (r == 0 && ++count < 1000);
+    lfs_unpack_free(u);
+    close(fd);
+    return count;
+}
+
+static void test_limits(void)
+{
+    lfs_unpack_options metadata = {.block_size = 512, .max_metadata = 2000};
+    lfs_unpack_options entries = {.block_size = 512, .max_entries = 100};
+    lfs_unpack_options none = {.block_size = 512};
+    lfs_error error = {0};
+
+    CHECK(taken('2', true, "3456789", &metadata, &error) == 20);
+    CHECK(strstr(error.msg, "0203456789: more than 2000 bytes of names") != NULL);
+    CHECK(taken('0', false, "456789", &metadata, &error) == 222); /* those that are replaced are held too */
+    CHECK(taken('5', true, "/b/c/d/e", &entries, &error) == 20); /* what a path implies counts */
+    CHECK(strstr(error.msg, "more than 100 archive members") != NULL);
+    CHECK(taken('2', true, "3456789", &none, &error) == 1000);
+}
+
 int main(void)
 {
+    test_limits();
     test_any_split(512);
     test_any_split(4096);
     test_counts();

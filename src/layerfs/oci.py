@@ -25,6 +25,7 @@ __all__ = [
     "MANIFEST_LIMIT",
     "MAX_LAYER_BYTES",
     "MAX_LAYER_ENTRIES",
+    "MAX_LAYER_METADATA",
     "MEDIA_CONFIG",
     "MEDIA_EMPTY",
     "MEDIA_INDEX",
@@ -61,6 +62,8 @@ MAX_LAYER_BYTES = 1 << 40
 """Most bytes of a layer's tar, unless told otherwise."""
 MAX_LAYER_ENTRIES = 20_000_000
 """Most members of a layer's tar, unless told otherwise."""
+MAX_LAYER_METADATA = 1 << 30
+"""Most bytes of names, link targets and attributes in a layer's tar, unless told otherwise: they are held in memory."""
 _LAYERS_LIMIT = 10_000
 
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -61,6 +61,7 @@ def test_import_takes_changes_a_message_and_a_platform(layerfs):
         (["--platform", "a/b/c/d", "-", "x"], tar_of(SMALL), 2, "not a platform"),
         (["--max-layer-bytes", "1k", "-", "x"], tar_of(SMALL), 3, "more than the 1024 bytes"),
         (["--max-layer-entries", "2", "-", "x"], tar_of(SMALL), 3, "more than 2"),
+        (["--max-layer-metadata", "5", "-", "x"], tar_of(SMALL), 3, "more than 5 bytes of names"),
         (["http://example.com/x.tar"], None, 2, "URLs are not offered (curl"),
     ],
 )

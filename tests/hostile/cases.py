@@ -13,7 +13,7 @@ import tarbuild as t
 __all__ = ["LIMITS", "Case", "cases"]
 
 REFUSED, LIMIT = "refused", "limit"
-LIMITS = {"max_bytes": 64 << 20, "max_entries": 5000}
+LIMITS = {"max_bytes": 64 << 20, "max_entries": 5000, "max_metadata": 8 << 20}
 """What the cases are unpacked with."""
 
 
@@ -240,6 +240,13 @@ def bombs() -> Iterator[Case]:
     yield _case("bytes-in-one", t.header("f", size=(64 << 20) + 1), LIMIT)
     yield _case("bytes-in-all", t.pax_sparse_1_0("a", 60 << 20, []) + t.pax_sparse_1_0("b", 60 << 20, []), LIMIT)
     yield _case("bytes-replaced", b"".join(t.pax_sparse_1_0("a", 60 << 20, []) for _ in range(2)), LIMIT)
+    yield _case("links-9mb", b"".join(t.symlink(f"l{i}", "x" * 4000) for i in range(2200)), LIMIT)
+    yield _case("links-replaced-9mb", b"".join(t.symlink("l", "x" * 4000) for i in range(2200)), LIMIT)
+    yield _case("links-7mb", b"".join(t.symlink(f"l{i}", "x" * 4000) for i in range(1750)),
+        {f"l{i}" for i in range(1750)})  # fmt: skip
+    attributes = [{f"SCHILY.xattr.user.{i}": "v" * 3000} for i in range(2900)]
+    yield _case("attributes-9mb", b"".join(t.file(f"f{i}", records=a) for i, a in enumerate(attributes)), LIMIT)
+    yield _case("implied-6000", b"".join(t.file(f"{i}/" + "a/" * 999 + "f") for i in range(6)), LIMIT)
     yield _case("deep-10^6", t.member("f", b"x", records={"path": "a/" * 10**6 + "f"}), REFUSED)
     yield _case("deep-4097", t.member("f", b"x", records={"path": "a/" * 4097 + "f"}), LIMIT)
     yield _case("deep-by-links", t.directory("/".join("a" * 2000)) + t.symlink("l", "/".join("a" * 2000))

@@ -174,7 +174,7 @@ class LayerSuite:
         assert litter(tmp_path) == []
 
     def test_limits(self, store: LayerStore, tmp_path: Path) -> None:
-        for limits in ({"max_bytes": 1000}, {"max_entries": 3}):
+        for limits in ({"max_bytes": 1000}, {"max_entries": 3}, {"max_metadata": 20}):
             with pytest.raises(InvalidInputError), store.writer(**limits) as writer:
                 writer.write(sample())
         assert litter(tmp_path) == []

@@ -21,7 +21,7 @@ from layerfs.reference import Reference
 from layerfs.registry.access import Access
 from layerfs.registry.source import RegistrySource
 from layerfs.transfer import copy
-from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, UnpackingSink
+from layerfs.unpack import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_LAYER_METADATA, UnpackingSink
 
 __all__ = ["Pulled", "pull", "pull_all_tags"]
 
@@ -48,6 +48,7 @@ def pull(
     jobs: int = 4,
     max_bytes: int = MAX_LAYER_BYTES,
     max_entries: int = MAX_LAYER_ENTRIES,
+    max_metadata: int = MAX_LAYER_METADATA,
     progress: Progress = NO_PROGRESS,
     access: Access | None = None,
 ) -> Pulled:
@@ -74,6 +75,7 @@ def pull(
             keep_blobs=parts.keep_blobs,
             max_bytes=max_bytes,
             max_entries=max_entries,
+            max_metadata=max_metadata,
         )
         found = source.resolve(parsed.digest or parsed.tag or "latest")
         target = _already_here(parts, sink, parsed, found, platforms)

@@ -40,7 +40,7 @@ class DirFormat:
         os.mkdir(work / "layer", 0o700)
         return os.open(work / "layer", _DIRECTORY)
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
         """Makes ``fs/`` and ``dead/``."""
         return Unpacker(
             fd,
@@ -49,6 +49,7 @@ class DirFormat:
             chown=self.chown,
             max_bytes=max_bytes,
             max_entries=max_entries,
+            max_metadata=max_metadata,
         )
 
     def seal(self, work: Path, fd: int, header: Header) -> None:

@@ -30,9 +30,15 @@ class ErofsFormat:
         """An empty file."""
         return os.open(work / "layer", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
         """Writes the image behind the first 1024 bytes."""
-        return Unpacker(fd, userxattr=self.userxattr, max_bytes=max_bytes, max_entries=max_entries)
+        return Unpacker(
+            fd,
+            userxattr=self.userxattr,
+            max_bytes=max_bytes,
+            max_entries=max_entries,
+            max_metadata=max_metadata,
+        )
 
     def seal(self, work: Path, fd: int, header: Header) -> None:
         """Append the rest; the header comes last, so that a file with a header is whole."""

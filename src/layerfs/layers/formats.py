@@ -63,7 +63,7 @@ class Format(Protocol):
         """Make the empty layer in the working directory; a descriptor of it."""
         ...
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
         """What takes the tar, and puts it into the layer of ``start``."""
         ...
 

@@ -148,14 +148,22 @@ class LayerStore:
         protect: Callable[[Iterable[Digest]], None] | None = None,
         max_bytes: int = 0,
         max_entries: int = 0,
+        max_metadata: int = 0,
     ) -> LayerWriter:
-        """Takes a layer's tar. ``max_bytes`` of file content and ``max_entries`` members are allowed (0: any).
+        """Takes a layer's tar. ``max_bytes`` of file content, ``max_entries`` members, and ``max_metadata`` bytes of
+        names, link targets and attributes are allowed (0: any).
 
         Whoever does not know the diff ID beforehand gives ``protect`` (of a lease): it is told the ID before the layer
         appears, so that no sweep takes it for litter before it is recorded.
         """
         return writer.LayerWriter(
-            self, self._format, expected, protect=protect, max_bytes=max_bytes, max_entries=max_entries
+            self,
+            self._format,
+            expected,
+            protect=protect,
+            max_bytes=max_bytes,
+            max_entries=max_entries,
+            max_metadata=max_metadata,
         )
 
     def open_tar(self, diff_id: Digest) -> TarReader:

@@ -69,13 +69,14 @@ class LayerWriter:
         protect: Callable[[Iterable[Digest]], None] | None,
         max_bytes: int,
         max_entries: int,
+        max_metadata: int,
     ) -> None:
         self.present = False
         self._store = store
         self._format = layer_format
         self._expected = expected
         self._protect = protect
-        self._limits = {"max_bytes": max_bytes, "max_entries": max_entries}
+        self._limits = {"max_bytes": max_bytes, "max_entries": max_entries, "max_metadata": max_metadata}
         self._what = f"unpack layer {expected}" if expected else "unpack layer"
         self._stack = ExitStack()
         self._hash: Any = None

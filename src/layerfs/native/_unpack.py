@@ -38,6 +38,7 @@ class Unpacker(Handle):
         block_size: int = 512,
         max_bytes: int = 0,
         max_entries: int = 0,
+        max_metadata: int = 0,
     ) -> None:
         options = ffi.new("lfs_unpack_options *")
         options.flags = (
@@ -46,6 +47,7 @@ class Unpacker(Handle):
             | (0 if chown else lib.LFS_UNPACK_NO_CHOWN)
         )
         options.block_size, options.max_bytes, options.max_entries = block_size, max_bytes, max_entries
+        options.max_metadata = max_metadata
         super().__init__(
             "lfs_unpack", lib.lfs_unpack_free, lambda out, error: lib.lfs_unpack_open(fd, options, out, error)
         )

@@ -67,6 +67,7 @@ def import_image(
             protect=lease.protect,
             max_bytes=limits.max_layer_bytes,
             max_entries=limits.max_layer_entries,
+            max_metadata=limits.max_layer_metadata,
         )
         record_layer(parts.database, layer)
         document = new_config(
@@ -99,7 +100,7 @@ def load(
     """
     loaded = []
     limits = limits or Limits()
-    with open_archive(source, parts.places.ingest) as archive:
+    with open_archive(source, parts.places.ingest, max_layer_bytes=limits.max_layer_bytes) as archive:
         for entry in archive.images() if platform is None else _for_platform(archive, platform):
             with Lease(parts.database, parts.ingest) as lease:
                 sink = UnpackingSink(
@@ -111,6 +112,7 @@ def load(
                     keep_blobs=parts.keep_blobs,
                     max_bytes=limits.max_layer_bytes,
                     max_entries=limits.max_layer_entries,
+                    max_metadata=limits.max_layer_metadata,
                 )
                 platforms = [platform] if platform is not None else None
                 target = copy(archive, sink, entry.descriptor, platforms=platforms, progress=progress)

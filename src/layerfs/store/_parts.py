@@ -7,7 +7,7 @@ from layerfs.fsutil import Ingest, Lock
 from layerfs.images import ImageStore
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
-from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_LAYER_METADATA
 from layerfs.snapshots import SnapshotStore
 from layerfs.store._places import Places
 
@@ -19,6 +19,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_layer_bytes: int = MAX_LAYER_BYTES
     max_layer_entries: int = MAX_LAYER_ENTRIES
+    max_layer_metadata: int = MAX_LAYER_METADATA
 
 
 class Parts(msgspec.Struct, frozen=True):

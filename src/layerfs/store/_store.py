@@ -210,6 +210,7 @@ class Store:
             jobs=jobs,
             max_bytes=limits.max_layer_bytes,
             max_entries=limits.max_layer_entries,
+            max_metadata=limits.max_layer_metadata,
             progress=progress,
         )
 

@@ -11,7 +11,7 @@ diff ID are right. ``sink`` and ``source`` are the two ends of copying, ``rootfs
 from typing import TYPE_CHECKING
 
 from layerfs.late import late_names
-from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_LAYER_METADATA
 
 if TYPE_CHECKING:
     from layerfs.unpack.rootfs import import_rootfs
@@ -25,4 +25,12 @@ else:
         source="StoreSource",
     )
 
-__all__ = ["MAX_LAYER_BYTES", "MAX_LAYER_ENTRIES", "StoreSource", "UnpackingSink", "import_rootfs", "record_layer"]
+__all__ = [
+    "MAX_LAYER_BYTES",
+    "MAX_LAYER_ENTRIES",
+    "MAX_LAYER_METADATA",
+    "StoreSource",
+    "UnpackingSink",
+    "import_rootfs",
+    "record_layer",
+]

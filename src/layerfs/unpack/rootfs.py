@@ -11,7 +11,7 @@ from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, native_error
 from layerfs.layers import Layer, LayerStore
 from layerfs.native import Differ
-from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES
+from layerfs.oci import MAX_LAYER_BYTES, MAX_LAYER_ENTRIES, MAX_LAYER_METADATA
 from layerfs.unpack.pouring import pour
 
 __all__ = ["import_rootfs"]
@@ -24,6 +24,7 @@ def import_rootfs(
     protect: Callable[[Iterable[Digest]], None] | None = None,
     max_bytes: int = MAX_LAYER_BYTES,
     max_entries: int = MAX_LAYER_ENTRIES,
+    max_metadata: int = MAX_LAYER_METADATA,
     clamp_mtime: int | None = None,
 ) -> Layer:
     """A layer of a whole root file system: a tar in any compression (a path, an open file or a stream), or a directory.
@@ -36,7 +37,9 @@ def import_rootfs(
     opened = _open_tree(source, clamp_mtime) if directory else _open_tar(source)  # type: ignore[arg-type]
     with (
         opened as (reader, what),
-        layers.writer(protect=protect, max_bytes=max_bytes, max_entries=max_entries) as writer,
+        layers.writer(
+            protect=protect, max_bytes=max_bytes, max_entries=max_entries, max_metadata=max_metadata
+        ) as writer,
     ):
         try:
             pour(reader, writer, max_bytes)

@@ -16,6 +16,7 @@ from layerfs.oci import (
     MANIFEST_LIMIT,
     MAX_LAYER_BYTES,
     MAX_LAYER_ENTRIES,
+    MAX_LAYER_METADATA,
     Descriptor,
     Index,
     Manifest,
@@ -54,6 +55,7 @@ class UnpackingSink:
         keep_blobs: bool = True,
         max_bytes: int = MAX_LAYER_BYTES,
         max_entries: int = MAX_LAYER_ENTRIES,
+        max_metadata: int = MAX_LAYER_METADATA,
     ) -> None:
         self._content = content
         self._layers = layers
@@ -62,7 +64,7 @@ class UnpackingSink:
         self._lease = lease
         self._keep_blobs = keep_blobs
         self._max_bytes = max_bytes
-        self._max_entries = max_entries
+        self._limits = {"max_bytes": max_bytes, "max_entries": max_entries, "max_metadata": max_metadata}
         self._diff_ids: dict[Digest, Digest] = {}
 
     def has(self, descriptor: Descriptor) -> bool:
@@ -206,8 +208,7 @@ class UnpackingSink:
             if descriptor.digest == diff_id
             else Verifier(descriptor.digest, descriptor.size, "layer blob")
         )
-        writing = self._layers.writer(diff_id, max_bytes=self._max_bytes, max_entries=self._max_entries)
-        with writing as writer:
+        with self._layers.writer(diff_id, protect=None, **self._limits) as writer:
             if not writer.present:
                 with tapped(reader, verifier.update if blob is None else blob.write, count) as source:
                     if blob is not None and blob.offset:

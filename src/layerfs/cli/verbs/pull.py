@@ -37,7 +37,7 @@ def run(args: Args, context: Context) -> None:
     from layerfs.oci import Platform
     from layerfs.reference import Reference
 
-    if args.all_tags and args.given & {"max_layer_bytes", "max_layer_entries"}:
+    if args.all_tags and args.given & {"max_layer_bytes", "max_layer_entries", "max_layer_metadata"}:
         raise InvalidInputError("pull: limits cannot go with --all-tags")
     reference = Reference.parse(args.rest[0])
     platform = Platform.parse(args.platform) if args.platform else None
@@ -64,6 +64,7 @@ def run(args: Args, context: Context) -> None:
             all_platforms=args.all_platforms,
             max_bytes=limits.max_layer_bytes,
             max_entries=limits.max_layer_entries,
+            max_metadata=limits.max_layer_metadata,
             progress=progress,
             access=access,
         )
