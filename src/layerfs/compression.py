@@ -6,8 +6,6 @@ Zero bytes behind the last gzip member are padding, as gzip itself holds; other 
 Output is reproducible: no times, no names.
 """
 
-import bz2
-import lzma
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -103,6 +101,18 @@ def _zstd_member() -> Any:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
+def _bzip2_member() -> Any:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz_member() -> Any:
+    import lzma
+
+    return lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+
 def _lz4_member() -> Any:
     import lz4.frame
 
@@ -112,8 +122,8 @@ def _lz4_member() -> Any:
 _MEMBERS: dict[str, Callable[[], Any]] = {
     "gzip": _gzip_member,
     "zstd": _zstd_member,
-    "bzip2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY),
+    "bzip2": _bzip2_member,
+    "xz": _xz_member,
     "lz4": _lz4_member,
 }
 

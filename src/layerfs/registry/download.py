@@ -12,8 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +23,9 @@ from layerfs.oci import Descriptor
 from layerfs.registry.challenge import parse_content_range
 from layerfs.registry.client import Client
 from layerfs.registry.transport import Response, origin_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["BlobStream", "Ranges"]
 
@@ -48,7 +51,7 @@ class BlobStream:
     """
 
     def __init__(
-        self, clients: Sequence[Client], descriptor: Descriptor, pool: ThreadPoolExecutor, ranges: Ranges
+        self, clients: Sequence[Client], descriptor: Descriptor, pool: "ThreadPoolExecutor", ranges: Ranges
     ) -> None:
         self._places = _Places(clients, descriptor)
         self._size = descriptor.size

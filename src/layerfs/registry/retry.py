@@ -1,7 +1,5 @@
 """When to try again: temporary failures, with growing pauses, as long as the registry itself asks for."""
 
-import random
-
 import msgspec
 
 from layerfs.errors import RegistryError
@@ -34,6 +32,8 @@ class Retry(msgspec.Struct, frozen=True):
         """Seconds to wait before the next try; raises ``failure`` where there is to be none after ``attempt``."""
         if not failure.temporary or attempt >= self.attempts:
             raise failure
+        import random  # nothing is tried again as a rule
+
         seconds: float = random.uniform(0.5, 1.0) * min(self.longest, self.base * 2 ** (attempt - 1))
         if isinstance(failure, Throttled):
             if failure.seconds > self.patience:

@@ -1,10 +1,10 @@
 """A repository of a registry as a source of copying."""
 
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from layerfs.blobs import PIECE, BlobReader
 from layerfs.digest import Digest, Verifier
@@ -13,6 +13,9 @@ from layerfs.oci import MANIFEST_LIMIT, Descriptor, is_foreign
 from layerfs.registry.client import Client, is_stored_as_manifest
 from layerfs.registry.download import BlobStream, Ranges
 from layerfs.registry.transport import Response
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["RegistrySource"]
 
@@ -31,7 +34,8 @@ class RegistrySource:
         self._all = tuple(clients)
         self._served: dict[Digest, set[Client]] = {}
         self._ranges = ranges or Ranges()
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="range")
+        self._pool: ThreadPoolExecutor | None = None
+        self._guard = threading.Lock()
 
     def resolve(self, name: str) -> Descriptor:
         """What a tag, or the text of a digest, names; AbsentError (a NotFoundError) when no place has it."""
@@ -62,12 +66,20 @@ class RegistrySource:
         if is_foreign(descriptor.media_type):
             urls = [url for url in descriptor.urls or () if url.startswith("https://")]
             clients += [_UrlClient(clients[-1], url) for url in urls[:_MOST_URLS]]
-        stream = BlobStream(clients, descriptor, self._pool, self._ranges)
+        stream = BlobStream(clients, descriptor, self._workers(), self._ranges)
         try:
             yield stream
         finally:
             stream.close()
             self._served.setdefault(descriptor.digest, set()).update(stream.served)
+
+    def _workers(self) -> "ThreadPoolExecutor":
+        with self._guard:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # for an image that is here no blob is fetched
+
+                self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="range")
+            return self._pool
 
     def reject(self, descriptor: Descriptor) -> bool:
         """What was read of a blob is not right: the mirrors that had a part in it are not asked for anything more.
@@ -89,7 +101,8 @@ class RegistrySource:
     def close(self) -> None:
         """End the threads of parallel ranges."""
         self.interrupt()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
