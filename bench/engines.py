@@ -16,7 +16,7 @@ from typing import ClassVar
 from bench.layout import Layout
 from bench.measure import Commands, Step, execute
 
-__all__ = ["CHANGE", "Engine", "Layerfs", "version_of"]
+__all__ = ["CHANGE", "Engine", "Layerfs", "LayerfsNoSync", "version_of"]
 
 CHANGE = "cp -a /opt/venv /opt/venv2 && cat > /opt/noise && rm -rf /usr/share/doc /usr/share/locale"
 """What the container changes that is compared, committed, saved and pushed: some 14,000 paths, 100 MB of noise."""
@@ -148,15 +148,20 @@ class Layerfs(Engine):
 
     name = "layerfs"
     programs: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+    """Of every command."""
+    environment: ClassVar[tuple[str, ...]] = ()
+    """The same for the library."""
 
     def command(self, *arguments: str) -> list[str]:
         """A command line on the store of this disk."""
         program = Path(sys.executable).parent / "layerfs"
-        return [str(program), "--root", f"{self.disk}/root", "--run", f"{self.disk}/run", *arguments]
+        return [str(program), *self.options, "--root", f"{self.disk}/root", "--run", f"{self.disk}/run", *arguments]
 
     def inside(self, *arguments: str) -> list[str]:
         """The library in one process: ``bench.inside``."""
-        return [sys.executable, "-m", "bench.inside", f"{self.disk}/root", f"{self.disk}/run", *arguments]
+        program = [*(("env", *self.environment) if self.environment else ()), sys.executable, "-m", "bench.inside"]
+        return [*program, f"{self.disk}/root", f"{self.disk}/run", *arguments]
 
     @classmethod
     def versions(cls) -> list[str]:
@@ -226,3 +231,11 @@ class Layerfs(Engine):
         name = "localhost/bench/changed:1" if committed else self.image
         yield Path(execute([self.command("mount", name)]).strip())
         execute([self.command("unmount", name)])
+
+
+class LayerfsNoSync(Layerfs):
+    """The same, leaving it to the kernel when what it stores is written out, as the other tools do."""
+
+    name = "layerfs-nosync"
+    options: ClassVar[tuple[str, ...]] = ("--no-sync",)
+    environment: ClassVar[tuple[str, ...]] = ("LAYERFS_NO_SYNC=1",)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.box import cgroup_name
-from bench.engines import CHANGE, Engine, Layerfs, version_of
+from bench.engines import CHANGE, Engine, Layerfs, LayerfsNoSync, version_of
 from bench.layout import Layout
 from bench.measure import CommandFailed, Commands, Step, execute
 
@@ -383,5 +383,5 @@ class GnuTar(_Extractor):
 
 ENGINES: dict[str, type[Engine]] = {
     engine.name: engine
-    for engine in (Layerfs, Docker, Podman, Containerd, Umoci, Buildah, Bsdtar, GnuTar)
+    for engine in (Layerfs, LayerfsNoSync, Docker, Podman, Containerd, Umoci, Buildah, Bsdtar, GnuTar)
 }  # fmt: skip

@@ -17,7 +17,8 @@ from bench.subjects import SUBJECTS
 __all__ = ["draw"]
 
 _COLOURS = {
-    "layerfs": "#c1121f", "docker": "#1d63ed", "podman": "#892ca0", "containerd": "#575757", "umoci": "#2a9d8f",
+    "layerfs": "#c1121f", "layerfs-nosync": "#e5737b", "docker": "#1d63ed", "podman": "#892ca0",
+    "containerd": "#575757", "umoci": "#2a9d8f",
     "buildah": "#e9a23b", "bsdtar": "#9c8b7a", "tar": "#c9bfb4",
 }  # fmt: skip
 

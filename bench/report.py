@@ -50,11 +50,13 @@ GOALS = [
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal, and the ratios found: as the tools come, and until all is on disk."""
+    """A goal, and the ratios found: as the tools come, until all is on disk, and with none syncing (None where
+    layerfs was not measured so)."""
 
     goal: Goal
     ratio: float
     synced: float
+    unsynced: float | None = None
 
     @property
     def met(self) -> bool:
@@ -69,9 +71,10 @@ def verdicts(findings: Findings) -> list[Verdict]:
         middle = {name: median(found) for name, found in findings.samples.get(goal.subject, {}).items()}
         peers = [middle[name] for name in goal.peers if name in middle]
         if peers and "layerfs" in middle:
-            ours = middle["layerfs"]
-            ratio = ours.seconds / min(peer.seconds for peer in peers)
-            out.append(Verdict(goal, ratio, ours.synced / min(peer.synced for peer in peers)))
+            ours, loose = middle["layerfs"], middle.get("layerfs-nosync")
+            best = min(peer.seconds for peer in peers)
+            unsynced = loose.seconds / best if loose else None
+            out.append(Verdict(goal, ours.seconds / best, ours.synced / min(peer.synced for peer in peers), unsynced))
     return out
 
 
@@ -155,12 +158,14 @@ def _show_sizes(console: Console, title: str, sizes: dict[str, dict[str, int]], 
 
 def _show_goals(console: Console, findings: Findings) -> None:
     table = Table(title="Goals: layerfs's time over that of the best of these peers")
-    for column in ("", "goal", "as they come", "until on disk", ""):
+    for column in ("", "goal", "as they come", "until on disk", "none syncs", ""):
         table.add_column(column)
     for found in verdicts(findings):
         goal = f"at most {found.goal.ratio} of {', '.join(found.goal.peers)}"
         met = "met" if found.met else "missed"
-        table.add_row(SUBJECTS[found.goal.subject], goal, f"{found.ratio:.3f}", f"{found.synced:.3f}", met)
+        unsynced = "–" if found.unsynced is None else f"{found.unsynced:.3f}"
+        ratios = (f"{found.ratio:.3f}", f"{found.synced:.3f}", unsynced)
+        table.add_row(SUBJECTS[found.goal.subject], goal, *ratios, met)
     if table.row_count:
         console.print(table)
 
