@@ -22,12 +22,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites.blob_suite import NAME, BlobSuite, Memory, Place, layer_tar, make_image, make_index, noise, on
 
-from layerfs.archives import ArchiveSink, OciLayoutSink, create_archive, docker_archive, open_archive, open_layout
+from layerfs.archives import (
+    ArchiveSink,
+    OciLayoutSink,
+    create_archive,
+    docker_archive,
+    oci_layout,
+    open_archive,
+    open_layout,
+)
 from layerfs.archives.tarindex import TarIndex
 from layerfs.compression import compress
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, LayerfsError, NativeError, NotFoundError
 from layerfs.oci import MEDIA_LAYER, Descriptor, Manifest, descriptor_of, parse_config, parse_manifest
+from layerfs.store import Limits, Store
 from layerfs.transfer import copy
 
 Archive = dict[str, bytes]
@@ -711,3 +720,44 @@ def test_a_configuration_that_many_images_have_is_read_once(tmp_path: Path, monk
     with open_archive(write(tmp_path / "archive", archive), tmp_path) as source:
         assert len(source.images()) == 50
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("kind", ["bzip2", "xz", "lz4"])
+def test_what_a_layer_decompresses_to_has_a_limit(tmp_path: Path, kind: str) -> None:
+    """Also where nothing is stored yet, but only its length is found."""
+    path = write(tmp_path / "a", docker_save(bytes(3 << 20), stored=COMPRESSIONS[kind]))
+    with (
+        pytest.raises(IntegrityError, match="allowed") as caught,
+        open_archive(path, tmp_path, max_layer_bytes=1 << 20),
+    ):
+        pass
+    assert "--max-layer-bytes" in str(caught.value.hint)
+    with open_archive(path, tmp_path, max_layer_bytes=3 << 20) as source:
+        assert len(source.images()) == 1
+
+
+def test_the_limit_of_the_store_holds_for_that_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", docker_save(bytes(3 << 20), stored=bz2.compress))
+    with (
+        Store.open(tmp_path / "root", tmp_path / "run") as store,
+        pytest.raises(IntegrityError, match=r"read archive .* more than the 1048576 bytes allowed"),
+    ):
+        store.load(path, limits=Limits(max_layer_bytes=1 << 20))
+
+
+def test_an_index_that_many_entries_name_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    here, away = make_image(memory, BASE), make_image(memory, BASE, platform="linux/s390x", comment="away")
+    index = make_index(memory, on(away, "linux/s390x"), on(here, "linux/amd64"))
+    del memory.blobs[away.digest]
+    names = [f"docker.io/x/y:{number}" for number in range(50)]
+    entries = [entry(index, io__containerd__image__name=name) for name in names]
+    read: list[int] = []
+    monkeypatch.setattr(
+        oci_layout, "parse_manifest", lambda data, *more: read.append(len(data)) or parse_manifest(data, *more)
+    )
+    with open_archive(write(tmp_path / "a", layout(memory, *entries)), tmp_path) as source:
+        (image,) = source.images()
+    assert image.names == tuple(names)
+    assert image.descriptor.digest == here.digest
+    assert len(read) == 2, "index.json, and the index"

@@ -355,6 +355,19 @@ def test_tags_in_a_circle(registry: FakeRegistry, reach: Access) -> None:
         list(client_of(reach, registry).tags())
 
 
+def test_tags_without_end(registry: FakeRegistry, reach: Access) -> None:
+    """Who lists them holds them all: so many bytes and no more, however many pages there are."""
+    serve(registry, "app", "v1", IMAGE)
+    page = Fault("GET", "tags", body=json.dumps({"tags": ["x" * 100] * 30_000}).encode())
+    page.action = lambda: page.headers.update(Link=f'</v2/app/tags/list?n={page.hits}>; rel="next"')
+    registry.faults.append(page)
+    count = 0
+    with pytest.raises(IntegrityError, match="a list of more than"):
+        for _ in client_of(reach, registry).tags():
+            count += 1
+    assert 30_000 * 15 < count < 30_000 * 25
+
+
 def test_connections_are_kept(registry: FakeRegistry, reach: Access) -> None:
     """Requests one after another need one connection, those with errors and those without a body too."""
     accepted: list[object] = []

@@ -23,6 +23,7 @@ from layerfs.digest import Digest, hasher
 from layerfs.errors import IntegrityError, NotFoundError
 from layerfs.oci import (
     CONFIG_LIMIT,
+    MAX_LAYER_BYTES,
     MEDIA_CONFIG,
     MEDIA_LAYER,
     MEDIA_LAYER_GZIP,
@@ -50,8 +51,9 @@ class _Entry(msgspec.Struct, rename="pascal"):
 class DockerArchiveSource:
     """A docker-archive as a source of copying. IntegrityError when it is damaged, NotFoundError names what lacks."""
 
-    def __init__(self, files: TarFiles) -> None:
+    def __init__(self, files: TarFiles, max_layer_bytes: int = MAX_LAYER_BYTES) -> None:
         self._tar = files.index
+        self._max_layer_bytes = max_layer_bytes
         self.what = files.what
         self._documents: dict[Digest, bytes] = {}
         self._layers: dict[Digest, tuple[Member, str]] = {}
@@ -155,6 +157,14 @@ class DockerArchiveSource:
     def _plain_size(self, member: Member, kind: str) -> int:
         try:
             reader = open_reader(self._tar.open(member), kind)
-            return sum(len(piece) for piece in iter(lambda: reader.read(PIECE), b""))
+            count = 0
+            while piece := reader.read(PIECE):
+                count += len(piece)
+                if count > self._max_layer_bytes:
+                    raise IntegrityError(
+                        f"more than the {self._max_layer_bytes} bytes allowed",
+                        hint="if it is meant to be so large, allow more by --max-layer-bytes",
+                    )
+            return count
         except IntegrityError as exc:
-            raise IntegrityError(f"read {self.what}, {member.name}: {exc}") from None
+            raise IntegrityError(f"read {self.what}, {member.name}: {exc}", hint=exc.hint) from None

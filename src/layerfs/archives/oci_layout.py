@@ -49,6 +49,8 @@ class OciLayoutSource:
         self._files = files
         self.what = files.what
         self._index = self._read_index()
+        self._standing: dict[Digest, Descriptor] = {}
+        """What stands for an index of which manifests are missing; the index itself where none is."""
 
     def _read_index(self) -> Index:
         try:
@@ -76,19 +78,17 @@ class OciLayoutSource:
         An index that lacks some of its manifests here (docker saves one platform of many so) stands for the
         manifest that is here: the host's where it has it, else the first.
         """
-        found: dict[Digest, ArchiveImage] = {}
+        found: dict[Digest, tuple[Descriptor, dict[str, None], dict[str, None]]] = {}
         for entry in self._index.manifests:
             if not (is_manifest(entry.media_type) or is_index(entry.media_type)):
                 continue
             if not self.has(entry):
                 raise NotFoundError(f"read {self.what}: index.json names {entry.digest}, which is missing")
             target = self._present(entry, _DEPTH_LIMIT)
-            names, tags = self._names(entry)
-            known = found.get(target.digest)
-            if known is not None:
-                names, tags = known.names + names, known.tags + tags
-            found[target.digest] = ArchiveImage(target, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(tags)))
-        return list(found.values())
+            _, names, tags = found.setdefault(target.digest, (target, {}, {}))
+            for known, more in zip((names, tags), self._names(entry), strict=True):
+                known.update(dict.fromkeys(more))
+        return [ArchiveImage(target, tuple(names), tuple(tags)) for target, names, tags in found.values()]
 
     def resolve(self, name: str) -> Descriptor:
         """The image of that name; see ``files.pick``."""
@@ -125,9 +125,18 @@ class OciLayoutSource:
             raise IntegrityError(f"read {self.what}: {exc}") from None
 
     def _present(self, descriptor: Descriptor, depth: int) -> Descriptor:
-        """``descriptor``, or what stands for it where manifests of an index are missing."""
+        """``descriptor``, or what stands for it where manifests of an index are missing.
+
+        Many entries may name one index, and it may be large: it is read once.
+        """
         if not is_index(descriptor.media_type):
             return descriptor
+        known = self._standing.get(descriptor.digest)
+        if known is None:
+            known = self._standing[descriptor.digest] = self._stand_in(descriptor, depth)
+        return descriptor if known.digest == descriptor.digest else known
+
+    def _stand_in(self, descriptor: Descriptor, depth: int) -> Descriptor:
         if not depth:
             raise IntegrityError(f"read {self.what}: indexes nested more than {_DEPTH_LIMIT} deep")
         index = self._document(descriptor)

@@ -26,6 +26,7 @@ __all__ = ["Client", "is_stored_as_manifest"]
 
 _ACCEPT = ", ".join((MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 _TAGS_SIZE = 4 << 20
+_LIST_SIZE = 64 << 20
 _PAGES = 10_000
 _MEDIA_TYPE = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
 
@@ -148,15 +149,21 @@ class Client:
         """All tags, page by page (end-8); AbsentError when there is no such repository."""
         what = f"list tags of {self}"
         target = f"{self._prefix}/tags/list"
-        seen = set()
+        seen: set[str] = set()
+        size = 0
         for _ in range(_PAGES):
             if target in seen:
                 raise RegistryError(f"{what}: the pages of the list go in a circle")
             seen.add(target)
             response = self.session.request("GET", target, what)
             link = next_link(response.headers.get("Link"))
+            data = response.read_all(_TAGS_SIZE)
+            # Whoever asks for all tags holds them, and we hold where the pages were.
+            size += len(data) + len(target)
+            if size > _LIST_SIZE:
+                raise IntegrityError(f"{what}: a list of more than {_LIST_SIZE} bytes")
             try:
-                tags = msgspec.json.decode(response.read_all(_TAGS_SIZE), type=_Tags).tags or []
+                tags = msgspec.json.decode(data, type=_Tags).tags or []
             except (msgspec.MsgspecError, RecursionError):
                 raise RegistryError(f"{what}: the answer is not a list of tags") from None
             yield from tags
