@@ -90,7 +90,7 @@ def stack(store: Store, depth: str) -> dict[str, float]:
         found, missing = _look_up(root)
     finally:
         os.close(root)
-    told = {"mount": mounted, "look up": found, "miss": missing}
+    told = {"mount": mounted, "look up": found, "look up what is not there": missing}
     if shutil.which("busybox"):
         told |= _in_container(store, _image(store, layers[:499]))  # one of the 500 has the mount points
     store.layers.release(diff_ids)
@@ -144,7 +144,7 @@ def _in_container(store: Store, image: str) -> dict[str, float]:
     finally:
         os.close(root)
         subprocess.run([*program, "rm", "-f", "stack"], stdout=subprocess.DEVNULL, check=True)
-    return {"look up in a container": found, "miss in a container": missing}
+    return {"look up in a container": found, "look up what is not there, in a container": missing}
 
 
 def _import(store: Store, number: int) -> None:

@@ -21,6 +21,7 @@ _COLOURS = {
     "containerd": "#575757", "umoci": "#2a9d8f",
     "buildah": "#e9a23b", "bsdtar": "#9c8b7a", "tar": "#c9bfb4",
 }  # fmt: skip
+_CURVES = {"layerfs import": _COLOURS["layerfs"], "layerfs pull": _COLOURS["layerfs"], "bsdtar -x": _COLOURS["bsdtar"]}
 
 
 def draw(path: Path) -> Sequence[Path]:
@@ -30,7 +31,8 @@ def draw(path: Path) -> Sequence[Path]:
     foot = f"{found['machine']['processor']}, Linux {found['machine']['kernel']}, {found['machine']['date'][:10]}"
     out = []
     if found["samples"]:
-        told = f"{foot}; median of {found['machine']['rounds']} rounds, least to most"
+        rounds = found["machine"]["rounds"]
+        told = f"{foot}; " + ("one round" if rounds == "1" else f"median of {rounds} rounds, least to most")
         out.append(_bars(found["samples"], f"{told}\n{_wrapped(versions)}", path.with_suffix(".png")))
     if found["growth"]:
         out.append(_curves(found["growth"], foot, path.with_name(f"{path.stem}-growth.png")))
@@ -57,23 +59,42 @@ def _bars(samples: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], fo
         axis.set_title(SUBJECTS[subject], fontsize=10)
         axis.set_xlabel("seconds", fontsize=8)
         axis.margins(x=0.2)
-    figure.suptitle("Less is better. Strong: until the command ended; pale: until all it wrote was on disk.\n" + foot)
+    told = "Less is better. Strong: until the command ended; pale: until all it wrote was on disk."
+    durability = (
+        "layerfs syncs before it says that it is done; layerfs-nosync leaves that to the kernel, as all the others do."
+    )
+    figure.suptitle(f"{told}\n{durability}\n{foot}")
     return _write(figure, into)
 
 
 def _curves(growth: Sequence[Mapping[str, Any]], foot: str, into: Path) -> Path:
     """One panel for each thing counted, both axes logarithmic."""
     counted = list(dict.fromkeys(curve["counted"] for curve in growth))
-    figure, axes = pyplot.subplots(1, len(counted), figsize=(6 * len(counted), 5), squeeze=False)
-    for axis, what in zip(axes.flat, counted, strict=True):
+    columns = min(2, len(counted))
+    rows = math.ceil(len(counted) / columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(8 * columns, 4.6 * rows + 1), squeeze=False)
+    for axis in axes.flat[len(counted) :]:
+        axis.axis("off")
+    for axis, what in zip(axes.flat, counted, strict=False):
         for curve in (c for c in growth if c["counted"] == what):
             x, y = zip(*curve["points"], strict=True)
-            axis.loglog(x, y, marker="o", label=f"{curve['title']}: grows as n^{curve['exponent']:.2f}")
+            label = f"{curve['title']}: n^{curve['exponent']:.2f}, {_text(y[-1])} at the end"
+            axis.loglog(x, y, marker="o", color=_CURVES.get(curve["title"]), label=label)
+        axis.set_title(
+            f"Time over the number of {what}" if what != "MiB in a layer" else "Time over the size of a layer"
+        )
         axis.set_xlabel(what)
-        axis.set_ylabel("seconds")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.suptitle(f"How time grows (n^1: linear, n^0: not at all; fitted to the right half of each curve)\n{foot}")
+        axis.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
+        for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatter(lambda seconds, _: _text(seconds) if f"{seconds:e}"[0] in "125" else "")
+        axis.xaxis.set_minor_formatter("")
+        axis.tick_params(which="both", labelsize=8)
+        axis.grid(alpha=0.3, which="both", linewidth=0.5)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        axis.legend(fontsize=8, loc="upper left")
+    told = "n^1: grows in proportion, n^0: not at all; the exponent is fitted to the right half of each curve"
+    figure.suptitle(f"How the time of an operation grows. Less and flatter is better.\n{told}\n{foot}")
     return _write(figure, into)
 
 
@@ -87,6 +108,8 @@ def _middle(samples: Sequence[Mapping[str, float]], key: str) -> float:
 
 
 def _text(seconds: float) -> str:
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.3g} µs"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 

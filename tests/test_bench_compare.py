@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bench.box import work_directory
+from bench.engines import LayerfsNoSync
 from bench.growth import exponent
 from bench.measure import CommandFailed, Sample, Step, execute, timed
 from bench.recipes import delta
@@ -136,6 +137,31 @@ def test_goals_are_of_the_best_peer() -> None:
     )
     (found,) = verdicts(findings)
     assert (found.ratio, found.met) == (0.1, False)
+
+
+def test_layerfs_is_measured_without_syncing_too() -> None:
+    samples = {name: [Sample(s, s)] for name, s in (("layerfs", 4), ("layerfs-nosync", 2), ("podman", 10))}
+    (found,) = verdicts(Findings(samples={"save": samples}))
+    assert (found.ratio, found.unsynced) == (0.4, 0.2)
+    engine = LayerfsNoSync(Path("/disk"), "")
+    assert engine.command("images")[1:2] == ["--no-sync"]
+    assert engine.inside("burst")[:2] == ["env", "LAYERFS_NO_SYNC=1"]
+
+
+def test_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib (pip install 'layerfs[plots]')")
+    from bench.plots import draw
+
+    samples = {name: [{"seconds": s, "synced": s + 1}] for name, s in (("layerfs", 1.0), ("podman", 4.0))}
+    growth = [
+        {"counted": "files", "title": "layerfs import", "points": [[10, 0.1], [100, 0.2], [1000, 0.9]], "exponent": 0.5}
+    ]
+    machine = {"processor": "2 x", "kernel": "6", "date": "2026-01-01T00", "rounds": "1"}
+    document = {"versions": {"layerfs": ["1"]}, "machine": machine, "samples": {"load": samples}, "growth": growth}
+    (tmp_path / "found.json").write_text(json.dumps(document))
+    drawn = draw(tmp_path / "found.json")
+    assert [path.name for path in drawn] == ["found.png", "found-growth.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
 def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
