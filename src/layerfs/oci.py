@@ -5,13 +5,13 @@ are made new. Members that these models do not know are ignored, as the specific
 Sources: image-spec media-types.md, descriptor.md, manifest.md, image-index.md, config.md; Docker's manifest v2.
 """
 
-import os
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from layerfs.digest import Digest, chain_id
 from layerfs.errors import IntegrityError, InvalidInputError, NotFoundError
+from layerfs.platforms import Platform, plain_variant, variant_number
 
 __all__ = [
     "CONFIG_LIMIT",
@@ -86,93 +86,9 @@ _SCHEMA1 = (
 _NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "i686": "386",
-    "i386": "386",
-}
-_VARIANTS = {"armv7l": "v7", "armv6l": "v6"}
-_ALIASES = {
-    "x86_64": "amd64",
-    "x86-64": "amd64",
-    "aarch64": "arm64",
-    "armhf": "arm",
-    "armel": "arm",
-    "i386": "386",
-}
-
-_GOARCHES = (
-    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
-    "s390x", "wasm",
-)  # fmt: skip
-
 
 class _Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """What the documents have in common: camelCase members, defaults left out."""
-
-
-class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What an image runs on."""
-
-    os: str
-    architecture: str
-    variant: str | None = None
-    os_version: str | None = msgspec.field(default=None, name="os.version")
-    os_features: tuple[str, ...] | None = msgspec.field(default=None, name="os.features")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """``os/architecture[/variant]``, or an architecture alone (of Linux); InvalidInputError."""
-        parts = text.strip().lower().split("/")
-        if len(parts) == 1 and parts[0] == "linux":
-            parts = ["linux", cls.host().architecture]
-        elif len(parts) == 1 and (parts[0] in _ALIASES or parts[0] in _GOARCHES):
-            parts = ["linux", *parts]
-        elif len(parts) == 1:
-            raise InvalidInputError(f"platform {text!r}: not a platform", hint="wanted is os/architecture[/variant]")
-        if len(parts) > 3 or not all(part and part.replace("_", "-").replace("-", "").isalnum() for part in parts):
-            raise InvalidInputError(f"platform {text!r}: not a platform", hint="wanted is os/architecture[/variant]")
-        architecture = _ALIASES.get(parts[1], parts[1])
-        variant = parts[2] if len(parts) == 3 else {"armhf": "v7", "armel": "v6"}.get(parts[1])
-        return cls(os=parts[0], architecture=architecture, variant=_plain_variant(architecture, variant))
-
-    @classmethod
-    def host(cls) -> Self:
-        """This machine's."""
-        machine = os.uname().machine
-        return cls(os="linux", architecture=_ARCHITECTURES.get(machine, machine), variant=_VARIANTS.get(machine))
-
-    def matches(self, other: "Platform") -> bool:
-        """Whether an image for ``other`` runs where ``self`` is wanted."""
-        if (self.os, self.architecture) != (other.os, other.architecture):
-            return False
-        wanted = _plain_variant(self.architecture, self.variant)
-        offered = _plain_variant(other.architecture, other.variant)
-        if wanted == offered:
-            return True
-        if self.architecture == "arm":
-            return _number(offered or "v7") <= _number(wanted or "v7")
-        return self.architecture == "amd64" and _number(offered or "v1") <= _number(wanted or "v1")
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-
-def _plain_variant(architecture: str, variant: str | None) -> str | None:
-    """None where the variant is the one that is meant anyway."""
-    if (architecture, variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
-        return None
-    if architecture == "arm" and variant and variant.isdecimal():
-        return f"v{variant}"
-    return variant or None
-
-
-def _number(variant: str) -> int:
-    digits = variant.removeprefix("v")
-    return int(digits) if digits.isdecimal() else 99
 
 
 class Descriptor(_Model, frozen=True, kw_only=True):
@@ -431,12 +347,12 @@ def select(index: Index, platform: Platform) -> Descriptor:
     """
     offers = [d for d in index.manifests if d.platform is not None and platform.matches(d.platform)]
     if offers:
-        exact = _plain_variant(platform.architecture, platform.variant)
+        exact = plain_variant(platform.architecture, platform.variant)
         return min(
             offers,
             key=lambda d: (
-                _plain_variant(d.platform.architecture, d.platform.variant) != exact,  # type: ignore[union-attr]
-                -_number(d.platform.variant or "v0"),  # type: ignore[union-attr]
+                plain_variant(d.platform.architecture, d.platform.variant) != exact,  # type: ignore[union-attr]
+                -variant_number(d.platform.variant or "v0"),  # type: ignore[union-attr]
             ),
         )
     plain = [d for d in index.manifests if d.platform is None and (is_manifest(d.media_type) or is_index(d.media_type))]
