@@ -2,45 +2,67 @@
 
 A handle (``Unpacker``, ``Repacker``, ``Reader``, ``Differ``) is a context manager and belongs to one thread
 at a time; a ``Reader`` may be read by several. Buffers are anything with the buffer protocol. Every call that
-works on more than a few bytes runs without the GIL. What the functions do is said once, in
-is said once, in ``csrc/layerfs.h``.
+works on more than a few bytes runs without the GIL. What the functions do is said
+once, in ``csrc/layerfs.h``.
 
 Failures of the core become exceptions in one place (``_core.check``): malformed or oversized input is an
 ``IntegrityError``, all else a ``NativeError`` that keeps the errno.
 """
 
-from layerfs.native._core import Buffer
-from layerfs.native._diff import Change, Differ, DiffStats
-from layerfs.native._launch import (
-    CommandError,
-    JoinSpec,
-    LaunchSpec,
-    Mount,
-    Process,
-    SupervisorSpec,
-    join,
-    keep_terminal,
-    launch,
-    launcher_program,
-    supervise,
-)
-from layerfs.native._mount import (
-    Probe,
-    attach,
-    bind_mount,
-    detach,
-    enter_namespaces,
-    erofs_mount,
-    idmap_mount,
-    overlay_mount,
-    probe,
-    readahead,
-    userns_open,
-    write_back,
-)
-from layerfs.native._reader import Reader, Stat
-from layerfs.native._seccomp import SECCOMP_ALLOW, SeccompArg, SeccompRule, seccomp_errno, seccomp_filter
-from layerfs.native._unpack import Repacker, Unpacker, UnpackResult
+from typing import TYPE_CHECKING
+
+from layerfs.late import late_names
+
+if TYPE_CHECKING:
+    from layerfs.native._core import Buffer
+    from layerfs.native._diff import Change, Differ, DiffStats
+    from layerfs.native._launch import (
+        CommandError,
+        JoinSpec,
+        LaunchSpec,
+        Mount,
+        Process,
+        SupervisorSpec,
+        join,
+        keep_terminal,
+        launch,
+        launcher_program,
+        supervise,
+    )
+    from layerfs.native._mount import (
+        Probe,
+        attach,
+        bind_mount,
+        detach,
+        enter_namespaces,
+        erofs_mount,
+        idmap_mount,
+        overlay_mount,
+        probe,
+        readahead,
+        userns_open,
+        write_back,
+    )
+    from layerfs.native._reader import Reader, Stat
+    from layerfs.native._seccomp import SECCOMP_ALLOW, SeccompArg, SeccompRule, seccomp_errno, seccomp_filter
+    from layerfs.native._unpack import Repacker, Unpacker, UnpackResult
+else:  # a command needs a part of the core
+    __getattr__ = late_names(
+        __name__,
+        _core="Buffer",
+        _diff="Change Differ DiffStats",
+        _launch=(
+            "CommandError JoinSpec LaunchSpec Mount Process "
+            "SupervisorSpec join keep_terminal launch launcher_program supervise"
+        ),
+        _mount=(
+            "Probe attach bind_mount detach enter_namespaces erofs_mount "
+            "idmap_mount overlay_mount probe readahead userns_open write_back"
+        ),
+        _reader="Reader Stat",
+        _seccomp="SECCOMP_ALLOW SeccompArg SeccompRule seccomp_errno seccomp_filter",
+        _unpack="Repacker Unpacker UnpackResult",
+    )
 
 __all__ = [
     "SECCOMP_ALLOW",

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.content import BlobWriter, ContentStore
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, NotFoundError
 from layerfs.images import ImageStore
-from layerfs.layers import Layer, LayerStore, LayerWriter
+from layerfs.layers import Layer, LayerStore
 from layerfs.leases import Lease
 from layerfs.metadata import Database
 from layerfs.oci import (
@@ -28,8 +29,9 @@ from layerfs.oci import (
     parse_config,
     parse_manifest,
 )
-from layerfs.unpack.pouring import pour
-from layerfs.unpack.tapping import tapped
+
+if TYPE_CHECKING:
+    from layerfs.layers import LayerWriter
 
 __all__ = ["UnpackingSink", "record_layer"]
 
@@ -199,6 +201,7 @@ class UnpackingSink:
         blob: BlobWriter | None = None,
     ) -> None:
         """Bytes of a blob into a layer, and into ``blob``, which may have some of them."""
+        from layerfs.unpack.tapping import tapped  # an image that is here is not unpacked
 
         def count(size: int) -> None:
             progress.advance(descriptor.digest, size)
@@ -219,8 +222,10 @@ class UnpackingSink:
             layer = writer.commit()
             record_layer(self._database, layer, descriptor)
 
-    def _pour(self, reader: BlobReader, writer: LayerWriter, what: str) -> None:
+    def _pour(self, reader: BlobReader, writer: "LayerWriter", what: str) -> None:
         """Compressed bytes into a layer, to the very end of the blob."""
+        from layerfs.unpack.pouring import pour  # as above
+
         try:
             pour(reader, writer, self._max_bytes)
             if reader.read(1):
