@@ -15,7 +15,7 @@ _NO_CLAMP = (1 << 63) - 1
 _KINDS = {ord(kind): kind for kind in "ACD"}
 
 
-class Change(msgspec.Struct, frozen=True, order=True):
+class Change(msgspec.Struct, frozen=True, order=True, gc=False):
     """One changed path: ``kind`` is A (added), C (changed) or D (deleted); ``dtype`` a DT_* number."""
 
     path: bytes
