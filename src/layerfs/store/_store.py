@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.fsutil import Ingest, Lock
 from layerfs.images import Image, ImageStore, Removal
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
-from layerfs.store._parts import Limits, Parts
-from layerfs.store._places import Places, default_root, default_run, default_sync, layers_directory, open_database
+from layerfs.store._parts import Limits, Parts, make_parts
+from layerfs.store._places import Places, default_root, default_run, default_sync, open_database
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ class Store:
         places = Places(place, Path(run).absolute() if run is not None else default_run(place))
         database, found, use = open_database(places, layer_format, create=create, sync=sync)
         places.make_run()
-        return cls(_parts(places, database, found, use, sync), found)
+        return cls(make_parts(places, database, found, use, sync), found)
 
     @classmethod
     def rebuild_database(cls, root: Path | str | None = None, run: Path | str | None = None) -> str:
@@ -418,36 +416,6 @@ class Store:
 
         self.containers.reap()
         count = migrate(self.parts, layer_format, progress=progress)
-        self.parts = _parts(self.parts.places, self.database, layer_format, self.parts.use, self.parts.sync)
+        self.parts = make_parts(self.parts.places, self.database, layer_format, self.parts.use, self.parts.sync)
         self.layer_format, self._containers = layer_format, None
         return count
-
-
-def _parts(places: Places, database: Database, layer_format: str, use: Lock, sync: bool) -> Parts:
-    content = ContentStore(places.root / "blobs", places.ingest, sync=sync)
-    rootless = _is_rootless()
-    layers = LayerStore(
-        layers_directory(places, database),
-        places.run / "layers",
-        places.ingest,
-        layer_format,
-        userxattr=rootless,
-        chown=not rootless,
-        sync=sync,
-    )
-    return Parts(
-        places=places,
-        database=database,
-        content=content,
-        layers=layers,
-        ingest=Ingest(places.ingest),
-        images=ImageStore(content, database),
-        snapshots=SnapshotStore(places.root / "snapshots", layers, database),
-        use=use,
-        sync=sync,
-        keep_blobs=database.setting("keep_blobs") != "no",
-    )
-
-
-def _is_rootless() -> bool:
-    return os.geteuid() != 0
