@@ -56,7 +56,7 @@ class CopyFlags(msgspec.Struct, frozen=True, eq=False):
     """The time, in nanoseconds, of what has none of its own."""
 
 
-class Piece(msgspec.Struct, frozen=True, eq=False):
+class Piece(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A file of a source, and its fingerprint."""
 
     source: Source
@@ -90,17 +90,19 @@ def gather(
         if flags.exclude and _is_excluded(flags.exclude, source):
             continue
         total.update(repr((source.title, source.spread, source.unpack)).encode())
+        known, keeps = memory(source.tree), _keeps_owner(source)
         with Cursor(source.tree.fd) as cursor:
             for found in source.tree.walk(source.names, source.status, flags.exclude):
-                mode = found.status.st_mode
+                status = found.status
+                mode = status.st_mode
                 if stat.S_ISSOCK(mode):
                     note(f"{shown(found.names)} in {source.tree.what} is a socket and left out")
                     continue
-                digest = b"" if stat.S_ISDIR(mode) else fingerprint(source.tree, cursor, found, memory(source.tree))
+                digest = b"" if stat.S_ISDIR(mode) else fingerprint(source.tree, cursor, found, known)
                 pieces.append(Piece(source, found, digest))
-                owner = (found.status.st_uid, found.status.st_gid) if _keeps_owner(source) else ()
-                total.update(b"%b\0%o%b" % (b"/".join(found.below), mode, repr(owner).encode()))
-                total.update(len(digest).to_bytes(4, "little") + digest)
+                owner = b"(%d, %d)" % (status.st_uid, status.st_gid) if keeps else b"()"
+                path, size = b"/".join(found.below), len(digest).to_bytes(4, "little")
+                total.update(b"%b\0%o%b%b%b" % (path, mode, owner, size, digest))
     return pieces, total.digest()
 
 

@@ -45,8 +45,12 @@ class FileMemory:
 
     def get(self, path: bytes, status: os.stat_result) -> bytes | None:
         """The fingerprint of a file that is as it was."""
-        known = self._load().get(path)
-        return known[4] if known is not None and known[:4] == _identity(status) else None
+        found = (self._known if self._known is not None else self._load()).get(path)
+        if found is None:
+            return None
+        ino, size, ctime, mtime, digest = found
+        same = ino == status.st_ino and ctime == status.st_ctime_ns and size == status.st_size
+        return digest if same and mtime == status.st_mtime_ns else None
 
     def put(self, path: bytes, status: os.stat_result, digest: bytes) -> None:
         """Remember one, unless the file is too fresh to tell a later change from."""
@@ -74,16 +78,18 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 def fingerprint(tree: Tree, cursor: Cursor, found: Found, memory: FileMemory) -> bytes:
     """What a file's content, link text and extended attributes come down to. BuildError when it cannot be read."""
     mode = found.status.st_mode
+    if stat.S_ISREG(mode):
+        path = b"/".join(found.names)
+        known = memory.get(path, found.status)
+        if known is not None:
+            return known
     try:
         if stat.S_ISLNK(mode):
             return cursor.readlink(found.names)
         if not stat.S_ISREG(mode):
             return b"%d" % found.status.st_rdev
-        path = b"/".join(found.names)
-        known = memory.get(path, found.status)
-        if known is None:
-            known = _content(cursor, found)
-            memory.put(path, found.status, known)
+        known = _content(cursor, found)
+        memory.put(path, found.status, known)
         return known
     except PermissionError:
         raise BuildError(f"{shown(found.names)}: no permission to read it in {tree.what}") from None

@@ -5,6 +5,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -19,10 +20,11 @@ Names = tuple[bytes, ...]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH = 400
 """Each level is a frame of Python's stack and an open directory."""
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Found(msgspec.Struct, frozen=True, eq=False):
+class Found(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A file of a tree: where it is, and where it is below the source that was asked for (empty: that itself)."""
 
     names: Names
@@ -133,13 +135,21 @@ class Tree:
                 f"{shown(names[:3])}/… in {self.what}: more than {_DEPTH} directories in one another"
             )
         with system_errors(f"read {shown(names)} in {self.what}"), os.scandir(cursor.at(names)) as entries:
-            found = sorted((os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries)
+            # For each file of a context each time: so as little as can be, and what is the same for all before.
+            found = [(entry.name.encode(_ENCODING, _ERRORS), entry.stat(follow_symlinks=False)) for entry in entries]
+        found.sort()
+        excluding, ignoring = bool(exclude), bool(self.ignore)
         for name, status in found:
             here, rel = (*names, name), (*below, name)
             is_dir = stat.S_ISDIR(status.st_mode)
-            if exclude and exclude.matches(_text(rel)) and not (is_dir and exclude.may_include_below(_text(rel))):
+            if (
+                excluding
+                and exclude
+                and exclude.matches(_text(rel))
+                and not (is_dir and exclude.may_include_below(_text(rel)))
+            ):
                 continue
-            if self.ignore and self.ignore.matches(_text(here)):
+            if ignoring and self.ignore.matches(_text(here)):
                 if not is_dir or not self._reaches(here):
                     continue
                 inner = list(self._walk(cursor, here, rel, exclude))
