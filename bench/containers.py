@@ -18,6 +18,7 @@ from statistics import mean, median
 
 from layerfs import Store
 from layerfs.containers import Container, CreateOptions
+from layerfs.runtime import Cgroup
 
 __all__ = ["burst", "crowd", "life", "many", "teardown"]
 
@@ -122,23 +123,21 @@ def crowd(store: Store, image: str, count: str) -> dict[str, float]:
     Path("/proc/sys/vm/drop_caches").write_text("3")
     made: list[Container] = []
     try:
-        before = _memory()
         made.append(_reading(store, image, read))
-        first = _memory()
+        before = _available()
         made += [_reading(store, image, read) for _ in range(int(count) - 1)]
-        after = _memory()
-        more = len(made) - 1
+        lost = (before - _available()) / (len(made) - 1)
+        charged = [_page_cache(container) for container in made]
         programs = mean(_pss(container.pid) for container in made)
         supervisors = mean(_pss(_parent(container.pid)) for container in made)
     finally:
         for container in made:
             container.remove(force=True)
     return {
-        "page cache of the first (bytes)": first["Cached"] - before["Cached"],
-        "page cache of each more (bytes)": (after["Cached"] - first["Cached"]) / more,
+        "page cache of the first (bytes)": charged[0],
+        "page cache of each more (bytes)": mean(charged[1:]),
         "supervisor (bytes)": supervisors,
-        "all of an idle container but its program (bytes)": (first["MemAvailable"] - after["MemAvailable"]) / more
-        - programs,
+        "all of an idle container but its program (bytes)": lost - programs,
     }
 
 
@@ -152,9 +151,19 @@ def _reading(store: Store, image: str, command: str) -> Container:
     return container
 
 
-def _memory() -> dict[str, int]:
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines}
+def _available() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _page_cache(container: Container) -> int:
+    """What the kernel has charged it with: a page of a file is whose who read it first."""
+    for group in Cgroup(container.id).paths:
+        path = Path(group) / "memory.stat"
+        if path.exists():
+            words = dict(line.split() for line in path.read_text().splitlines())
+            return int(words.get("cache", words.get("file", 0)))
+    raise SystemExit("no memory control group: the page cache of a container cannot be told")
 
 
 def _parent(pid: int) -> int:
