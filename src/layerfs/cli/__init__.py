@@ -22,7 +22,7 @@ from layerfs.errors import InvalidInputError, LayerfsError, native_error
 __all__ = ["main"]
 
 _RUN_FAMILY = frozenset({"create", "exec", "run", "start"})
-_WITHOUT_STORE = frozenset({"completion", "version"})
+_WITHOUT_VALUES = frozenset({"completion"})
 _WITH_REGISTRY = frozenset({"copy", "login", "logout", "manifest", "pull", "push", "tags"})
 _BROKEN_PIPE = 141
 _INTERRUPTED = 130
@@ -121,7 +121,7 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
     if args is None:
         sys.stdout.write(helped(f"layerfs {title}", entry.summary, command))
         return 0
-    if entry.module not in _WITHOUT_STORE:
+    if entry.module not in _WITHOUT_VALUES:
         import_values()
     if entry.module in _WITH_REGISTRY:
         import_http()

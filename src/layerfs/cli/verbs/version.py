@@ -21,18 +21,20 @@ def run(args: Args, context: Context) -> None:
     import sys
 
     import layerfs
-    from layerfs.cli.gotemplate import Fields
-    from layerfs.oci import Platform
+    from layerfs.platforms import Platform
 
-    facts = Fields(
-        Version=layerfs.__version__,
-        Python=sys.version.split()[0],
-        Kernel=os.uname().release,
-        Os=Platform.host().os,
-        Arch=Platform.host().architecture,
-    )
+    host = Platform.host()
+    facts = {
+        "Version": layerfs.__version__,
+        "Python": sys.version.split()[0],
+        "Kernel": os.uname().release,
+        "Os": host.os,
+        "Arch": host.architecture,
+    }
     if args.format:
-        context.out(formatted(facts, args.format))
+        from layerfs.cli.gotemplate import Fields
+
+        context.out(formatted(Fields(facts), args.format))
         return
     platform = f"{facts.pop('Os')}/{facts.pop('Arch')}"
     for name, value in [*facts.items(), ("Platform", platform)]:
