@@ -89,6 +89,7 @@ def made(store: Store, tmp_path: Path) -> str:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(upload, "CHUNK", 64 << 10)
+    monkeypatch.setattr(upload, "STREAMED", 64 << 10)
     return 64 << 10
 
 
@@ -256,6 +257,8 @@ STREAM_BREAKS = {
     "reset in the middle of a chunk": [Fault("PATCH", "uploads", swallow=10_000, times=2, after=1)],
     "answer lost": [Fault("PATCH", "uploads", after=2, times=1, status=500, carried_out=True)],
     "out of order": [Fault("PATCH", "uploads", after=1, times=1, status=416)],
+    "lengths are wanted": [Fault("PATCH", "uploads", times=1, status=411)],
+    "lengths are wanted later": [Fault("PATCH", "uploads", after=2, times=1, status=413)],
     "last lost": [Fault("PUT", "uploads", times=1, cut=-1)],
     "last chunk takes, answer lost": [Fault("PUT", "uploads", times=1, status=502, carried_out=True)],
 }

@@ -148,6 +148,7 @@ def test_recompressed_push_is_read_by_skopeo(
 ) -> None:
     """In chunks, as a layer goes whose blob is not here; and skopeo finds the same image ID."""
     monkeypatch.setattr(upload, "CHUNK", 300_000)
+    monkeypatch.setattr(upload, "STREAMED", 700_000)
     served = start()
     with open_store(tmp_path) as store:
         store.load(layout(tmp_path / "layout", IMAGE))
@@ -399,6 +400,7 @@ def test_upload_broken_in_the_middle_goes_on(
     cuts = [700_000, 1_200_000]
     with relay(int(served.host.partition(":")[2]), cuts) as port, open_store(tmp_path) as store:
         monkeypatch.setattr(upload, "CHUNK", 300_000)
+    monkeypatch.setattr(upload, "STREAMED", 700_000)
         store.load(layout(tmp_path / "layout", IMAGE))
         push(store.parts, IMAGE.id, f"127.0.0.1:{port}/app:v1", access=reach)
         assert cuts == [], "nothing was cut"

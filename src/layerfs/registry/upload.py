@@ -2,7 +2,8 @@
 
 A blob of known digest goes in one PUT, as every registry takes it. When that breaks, the upload is asked how much
 it has, and the rest goes on from there in chunks (PATCH); an upload that is gone is begun again. A stream, whose
-digest is known at its end, goes in chunks from the start; a chunk is held until the registry has it.
+digest is known at its end, goes in chunks from the start, each sent while it is made, without its length, as docker
+sends whole layers; a registry that wants lengths gets them. A chunk is held until the registry has it.
 
 The bytes are hashed as they are first taken, and the last of them is sent only when digest and size are right: what
 is wrong never becomes a blob.
@@ -21,13 +22,16 @@ from layerfs.registry.client import Client
 from layerfs.registry.session import AbsentError
 from layerfs.registry.transport import Body, Response
 
-__all__ = ["CHUNK", "Uploaded", "upload_blob", "upload_stream"]
+__all__ = ["CHUNK", "STREAMED", "Uploaded", "upload_blob", "upload_stream"]
 
 CHUNK = 8 << 20
 """Bytes of a chunk, where the registry does not want larger ones."""
+STREAMED = 32 << 20
+"""The same of one that is sent while it is made."""
 _LARGEST_CHUNK = 128 << 20
 _BINARY = {"Content-Type": "application/octet-stream"}
 _TOO_LARGE = 413
+_WANTS_LENGTHS = frozenset({400, 405, 411, _TOO_LARGE, 501})
 _OUT_OF_ORDER = 416
 
 
@@ -107,22 +111,28 @@ class _Feed:
             self.count += fresh
         return piece
 
-    def held(self, size: int) -> bytes:
-        """The same, filled up to ``size`` but at the end, and held."""
+    def streamed(self, size: int) -> Iterator[bytes]:
+        """So many bytes, fewer only at the end, held as they come."""
         self.hold()
         count = 0
         while count < size and (piece := self.take(size - count)):
             self._held.append(piece)
             count += len(piece)
+            yield piece
+
+    def held(self, size: int) -> bytes:
+        """The same, in one piece."""
+        for _ in self.streamed(size):
+            pass
         return b"".join(self._held) if len(self._held) != 1 else self._held[0]
 
     def rewind(self, offset: int, what: str) -> None:
         """Let ``offset`` be the next; RegistryError when those bytes are gone."""
         if offset == self.position:
             return
-        if self._held_from <= offset < self._held_from + sum(map(len, self._held)):
-            data = b"".join(self._held)[offset - self._held_from :]
-            self._again = [data]
+        known = [*self._held, *self._again]
+        if self._held_from <= offset < self._held_from + sum(map(len, known)):
+            self._again = [b"".join(known)[offset - self._held_from :]]
             self._held = []
         elif (seek := getattr(self._reader, "seek", None)) is not None and offset <= self.count:
             seek(offset)
@@ -162,18 +172,20 @@ class _Upload:
         self._begun = begun
         self._location = ""
         self._chunk = CHUNK
+        self._lengths = False
+        """Whether the length of a chunk goes before it."""
         self._arrived = 0
 
     def run(self, digest: Digest | None, size: int | None) -> None:
         """Send all; ``digest`` and ``size`` where they are known."""
-        at_once = digest is not None
+        at_once = self._lengths = digest is not None
         tries, last = 0, -1
         while True:
             try:
                 self._begin()
                 if at_once and size is not None and self._feed.position == 0:
                     return self._put_all(str(digest), size)
-                last_chunk = self._patch_all()
+                last_chunk = self._patch_all() if self._lengths else self._stream_all()
                 return self._finish(str(digest or self._feed.digest), last_chunk)
             except RegistryError as exc:
                 if exc.status == _TOO_LARGE and at_once:
@@ -214,29 +226,55 @@ class _Upload:
 
     def _put_all(self, digest: str, size: int) -> None:
         headers = {**_BINARY, "Content-Length": str(size)}
+        # What is small is held, so that no reader has to go back.
+        body = (
+            self._feed.held(size) if size <= CHUNK else self._body(0, lambda: iter(lambda: self._feed.take(PIECE), b""))
+        )
+        self._request("PUT", self._with_digest(digest), (201, 204), headers, body).close()
+
+    def _body(self, start: int, pieces: Callable[[], Iterator[bytes]]) -> Callable[[], Iterator[bytes]]:
+        """A body that can be made again: what ``pieces`` takes, from ``start`` on."""
 
         def body() -> Iterator[bytes]:
             try:
-                self._feed.rewind(0, self._what)
-                while piece := self._feed.take(PIECE):
-                    yield piece
+                self._feed.rewind(start, self._what)
+                yield from pieces()
             except Exception as exc:
                 raise _BodyFailed(exc) from exc
 
-        # What is small is held, so that no reader has to go back.
-        small = self._feed.held(size) if size <= CHUNK else None
-        self._request("PUT", self._with_digest(digest), (201, 204), headers, body if small is None else small).close()
+        return body
+
+    def _stream_all(self) -> bytes:
+        """Send chunk after chunk while they are made; what comes back is the last, short one, perhaps of all."""
+        while True:
+            start = self._feed.position
+            least = min(PIECE, self._chunk)
+            if len(data := self._feed.held(least)) < least:
+                return data
+            body = self._body(start, lambda: self._feed.streamed(max(STREAMED, self._chunk)))
+            try:
+                self._patch(_BINARY, body)
+            except RegistryError as exc:
+                if exc.status not in _WANTS_LENGTHS:
+                    raise
+                self._lengths = True
+                self._feed.rewind(start, self._what)
+                return self._patch_all()
 
     def _patch_all(self) -> bytes:
         """Send chunk after chunk; what comes back is the last one, which is shorter and goes with the digest."""
         while len(data := self._feed.held(self._chunk)) == self._chunk:
-            response = self._request("PATCH", self._location, (202, 201, 204), self._chunk_headers(data), data)
-            response.close()
-            self._keep_location(response)
-            arrived = parse_range_end(response.headers.get("Range"))
-            self._arrived = self._feed.position if arrived is None else arrived
-            self._feed.rewind(self._arrived, self._what)
+            self._patch(self._chunk_headers(data), data)
         return data
+
+    def _patch(self, headers: dict[str, str], body: Body | Callable[[], Body]) -> None:
+        """Send a chunk, and go on with what the registry has not got of it."""
+        response = self._request("PATCH", self._location, (202, 201, 204), headers, body)
+        response.close()
+        self._keep_location(response)
+        arrived = parse_range_end(response.headers.get("Range"))
+        self._arrived = self._feed.position if arrived is None else arrived
+        self._feed.rewind(self._arrived, self._what)
 
     def _finish(self, digest: str, data: bytes) -> None:
         headers = self._chunk_headers(data) if data else {**_BINARY, "Content-Length": "0"}
