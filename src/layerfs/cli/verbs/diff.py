@@ -18,6 +18,7 @@ __all__ = ["COMMAND", "run"]
 
 _LINES = 1000
 _KINDS = {"C": "changed", "A": "added", "D": "deleted"}
+_LINE = {kind: f"{kind} /".encode() for kind in _KINDS}
 
 COMMAND = Command(
     "[OPTIONS] NAME [NAME]",
@@ -47,7 +48,7 @@ def run(args: Args, context: Context) -> None:
 
 def _exact(changes: list[Change]) -> str:
     """Many are decoded at once: there may be a million."""
-    return os.fsdecode(b"".join([b"%b /%b\n" % (change.kind.encode(), change.path) for change in changes]))
+    return os.fsdecode(b"\n".join([_LINE[change.kind] + change.path for change in changes]) + b"\n")
 
 
 def _shown(changes: list[Change]) -> str:
