@@ -93,6 +93,10 @@ def _freeze(
         root = open_trees.enter_context(merged(parts, config))
         if squash:
             return freeze_tree(parts.layers, parts.database, lease, root)
+        # Both trees are walked, though little came after the last commit. The upper alone does not tell what did: of a
+        # file that was committed and then deleted it has nothing, where the image has no such file. A memory of inodes
+        # and times would miss what changed within a tick of the clock, and a running container cannot be given another
+        # upper over the present one.
         before = open_trees.enter_context(view_of(parts, below))
         return freeze_difference(parts.layers, parts.database, lease, before, root)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -65,6 +66,12 @@ class Places(msgspec.Struct, frozen=True):
 
     root: Path
     run: Path
+
+    @classmethod
+    def of(cls, root: Path | str | None, run: Path | str | None) -> Self:
+        """The given ones, and for None those that are usual."""
+        place = Path(root).absolute() if root is not None else default_root()
+        return cls(place, Path(run).absolute() if run is not None else default_run(place))
 
     @property
     def database(self) -> Path:

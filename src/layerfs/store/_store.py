@@ -17,11 +17,11 @@ from layerfs.metadata import Database
 from layerfs.oci import Platform
 from layerfs.snapshots import SnapshotStore
 from layerfs.store._parts import Limits, Parts, make_parts
-from layerfs.store._places import Places, default_root, default_run, default_sync, open_database
+from layerfs.store._places import Places, default_sync, open_database
 
 # What one command needs and another does not is imported in the methods: it decides how fast a short command starts.
 if TYPE_CHECKING:
-    from layerfs.build import BuildOptions, BuildParts, BuildResult
+    from layerfs.build import BuildOptions, BuildResult
     from layerfs.build.check import Finding as BuildFinding
     from layerfs.build.keeping import BuildCacheStore
     from layerfs.containers import ContainerStore
@@ -67,8 +67,7 @@ class Store:
         None: unless ``$LAYERFS_NO_SYNC`` is set.
         """
         sync = default_sync() if sync is None else sync
-        place = Path(root).absolute() if root is not None else default_root()
-        places = Places(place, Path(run).absolute() if run is not None else default_run(place))
+        places = Places.of(root, run)
         database, found, use = open_database(places, layer_format, create=create, sync=sync)
         places.make_run()
         return cls(make_parts(places, database, found, use, sync), found)
@@ -78,8 +77,7 @@ class Store:
         """Make the database of a store anew from what is on disk and what of the old one can be read; what was done."""
         from layerfs.store._rebuilding import rebuild
 
-        place = Path(root).absolute() if root is not None else default_root()
-        return rebuild(Places(place, Path(run).absolute() if run is not None else default_run(place)))
+        return rebuild(Places.of(root, run))
 
     # ---- parts ----
 
@@ -243,43 +241,23 @@ class Store:
     def build(self, options: BuildOptions) -> BuildResult:
         """Build an image from a Dockerfile; see ``layerfs.build``."""
         from layerfs.build import build
+        from layerfs.store._builds import build_parts
 
-        return build(self._build_parts(), options)
+        return build(build_parts(self.parts), options)
 
     def check_build(self, options: BuildOptions) -> tuple[list[BuildFinding], bool]:
         """What docker's linter warns of in a Dockerfile, and whether the file wants that to be an error."""
         from layerfs.build.building import check_build
+        from layerfs.store._builds import build_parts
 
-        return check_build(self._build_parts(), options)
+        return check_build(build_parts(self.parts), options)
 
     def build_cache(self) -> BuildCacheStore:
         """What builds keep for the next ones: to be listed and pruned."""
         from layerfs.build.keeping import BuildCacheStore
+        from layerfs.store._builds import build_parts
 
-        return BuildCacheStore(self._build_parts())
-
-    def _sweep_builds(self) -> None:
-        """What builds left that were killed."""
-        if any(row.key.startswith("build-") for row in self.snapshots.list()):
-            from layerfs.build.running import sweep_dead_builds
-
-            sweep_dead_builds(self.snapshots, self.run_root)
-
-    def _build_parts(self) -> BuildParts:
-        from layerfs.build.options import BuildParts
-
-        parts = self.parts
-        return BuildParts(
-            root=self.root,
-            run=self.run_root,
-            database=parts.database,
-            content=parts.content,
-            layers=parts.layers,
-            ingest=parts.ingest,
-            images=parts.images,
-            snapshots=parts.snapshots,
-            keep_blobs=parts.keep_blobs,
-        )
+        return BuildCacheStore(build_parts(self.parts))
 
     # ---- containers ----
 
@@ -320,10 +298,8 @@ class Store:
     @contextmanager
     def view(self, text: str, platform: Platform | None = None) -> Iterator[View]:
         """The files of an image, or of a layer by its diff ID, without a mount and without privilege."""
-        if text.startswith("sha256:") and len(text) == 71 and self.layers.has(Digest(text)):
-            diff_ids: Sequence[Digest] = [Digest(text)]
-        else:
-            diff_ids = self.images.get(text, platform).diff_ids
+        is_layer = text.startswith("sha256:") and len(text) == 71 and self.layers.has(Digest(text))
+        diff_ids = [Digest(text)] if is_layer else self.images.get(text, platform).diff_ids
         with self.layers.view(diff_ids) as view:
             yield view
 
@@ -383,7 +359,10 @@ class Store:
 
         if not dry_run:
             self.containers.reap()
-            self._sweep_builds()
+            if any(row.key.startswith("build-") for row in self.snapshots.list()):  # what builds left that were killed
+                from layerfs.build.running import sweep_dead_builds
+
+                sweep_dead_builds(self.snapshots, self.run_root)
         return sweep_store(self.parts, dry_run=dry_run)
 
     def prune_images(
