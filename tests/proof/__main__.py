@@ -42,6 +42,7 @@ _FIRST = (
     "operations of concurrent processes",
     "hostile inputs",
     "known vulnerabilities (CVE)",
+    "ways out of a container that were tried",
     "executions of fuzzed code (C)",
     "executions of fuzzed code (Python)",
 )
@@ -67,6 +68,7 @@ _SIDE_BY_SIDE = (
 _ALONE = (
     Suite("concurrency", 130, (f"{_HERE}/test_concurrency.py",)),
     Suite("keeping", 60, (f"{_HERE}/test_keeping.py",)),
+    Suite("container", 60, (f"{_HERE}/test_hostile_container.py",)),
     Suite("hostile", 90, ("tests/hostile",)),
     Suite("cve", 150, _CVES),
     Suite("fuzz-c", 120, ("make", "-s", "-C", "csrc", "fuzz"), pytest=False),
