@@ -64,7 +64,8 @@ def header(member: Member) -> bytes:
     )  # fmt: skip
     if not records:
         return block
-    records.sort(key=_key)
+    if len(records) > 1:
+        records.sort(key=_key)
     data = b"".join(records)
     extended = _block(b"PaxHeaders/" + name.rstrip(b"/")[-80:], 0o644, 0, 0, len(data), 0, b"x", b"", 0)
     return extended + data + padding(len(data)) + block
@@ -82,15 +83,17 @@ def _block(
     )
     device = b"%07o\0%07o\0" % (os.major(rdev), os.minor(rdev)) if rdev else _NO_DEVICE
     # The checksum counts its own field as blanks; zeros need not be counted.
-    total = sum(name) + sum(numbers) + 8 * 32 + kind[0] + sum(link) + _MAGIC_SUM + sum(device)
+    total = sum(name) + sum(numbers) + kind[0] + _SUM
+    if link or rdev:
+        total += sum(link) + sum(device) - sum(_NO_DEVICE)
     return b"".join(
         (name.ljust(_NAME, b"\0"), numbers, b"%06o\0 " % total, kind, link.ljust(_NAME, b"\0"), _MAGIC, device, _TAIL)
     )
 
 
 _MAGIC = b"ustar\00000" + bytes(64)
-_MAGIC_SUM = sum(_MAGIC)
 _NO_DEVICE = b"0000000\0" * 2
+_SUM = sum(_MAGIC) + sum(_NO_DEVICE) + 8 * 32
 _TAIL = bytes(167)
 
 
