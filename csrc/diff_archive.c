@@ -183,10 +183,28 @@ static int fill_body(lfs_diff *d, lfs_member *m, int *fd, lfs_error *error)
     } else if (m->type == '0') {
         m->size = (uint64_t)st->st_size;
         d->stats.bytes += m->size;
-        if (m->size > 0)
+        if (m->size > 0 && *fd < 0)
             *fd = r = lfs_diff_reopen(&d->walk, LFS_SIDE_TO, error);
     }
     return r < 0 ? r : 0;
+}
+
+/* The attributes of the file at hand. One whose content is written for sure is opened already: its own descriptor
+ * spares the way through /proc. */
+static int file_xattrs(lfs_diff *d, int *fd, lfs_marks *marks, lfs_error *error)
+{
+    lfs_walk *w = &d->walk;
+    const struct stat *st = &w->st[LFS_SIDE_TO];
+    int r;
+
+    if (S_ISREG(st->st_mode) && st->st_size > 0 && st->st_nlink < 2) {
+        *fd = lfs_diff_reopen(w, LFS_SIDE_TO, error);
+        if (*fd < 0)
+            return *fd;
+    }
+    d->xattrs[0].len = 0;
+    r = lfs_xattrs_read(&w->xattrs, *fd >= 0 ? *fd : w->fd[LFS_SIDE_TO], *fd < 0, &d->xattrs[0], marks);
+    return r < 0 ? lfs_walk_fail(w, -r, "read extended attributes of", error) : 0;
 }
 
 static int write_file(lfs_diff *d, lfs_error *error)
@@ -206,10 +224,9 @@ static int write_file(lfs_diff *d, lfs_error *error)
     r = refuse_name(w->name, w->path.data, error);
     if (r < 0)
         return r;
-    d->xattrs[0].len = 0;
-    r = lfs_xattrs_read(&w->xattrs, w->fd[LFS_SIDE_TO], true, &d->xattrs[0], &marks);
+    r = file_xattrs(d, &fd, &marks, error);
     if (r < 0)
-        return lfs_walk_fail(w, -r, "read extended attributes of", error);
+        return r;
     if (marks.whiteout && S_ISREG(st->st_mode) && st->st_size == 0)
         return write_whiteout(d, error);
     r = lfs_diff_check_marks(d, &marks, error);

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs import native
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, NotFoundError
@@ -146,3 +147,22 @@ def test_partials_are_those_that_nobody_is_at(store: ContentStore) -> None:
         writer.write(b"0")
         assert list(store.partials()) == []
         writer.commit()
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_large_blob_goes_to_the_disk_while_it_comes(
+    tmp_path: Path, sync: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps that follow each other, so that the sync at the end waits for the last one only."""
+    make(tmp_path)
+    store = ContentStore(tmp_path / "blobs", tmp_path / "ingest", sync=sync)
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(native, "write_back", lambda fd, offset, length: begun.append((offset, length)))
+    data = bytes(range(256)) * (20 << 12)
+    with store.writer(Digest.of(data), len(data)) as writer:
+        for at in range(0, len(data), 700_000):
+            writer.write(data[at : at + 700_000])
+        writer.commit()
+    ends = [0, *(offset + length for offset, length in begun)]
+    assert [offset for offset, _ in begun] == ends[:-1]
+    assert ends[-1] > len(data) - (8 << 20) if sync else not begun
