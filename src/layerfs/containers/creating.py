@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,7 +16,6 @@ from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config, MountUse, State
 from layerfs.containers.settings import command_of, image_volumes, merged_section
-from layerfs.containers.volumes import Volume
 from layerfs.digest import Digest
 from layerfs.errors import ExistsError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, remove_tree
@@ -24,6 +23,9 @@ from layerfs.images import Image
 from layerfs.metadata.documents import from_text
 from layerfs.oci import Platform
 from layerfs.runtime import capability_mask
+
+if TYPE_CHECKING:
+    from layerfs.containers.volumes import Volume
 
 __all__ = ["create_container", "open_lock"]
 
@@ -150,7 +152,7 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
     return MountUse(option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None)
 
 
-def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> Volume:
+def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> "Volume":
     if option.source is not None:
         return parts.volumes.create(option.source)
     volume = parts.volumes.create(anonymous=True)
@@ -158,7 +160,7 @@ def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> Volume:
     return volume
 
 
-def _seed(parts: Parts, volume: Volume, target: str, image: Image) -> None:
+def _seed(parts: Parts, volume: "Volume", target: str, image: Image) -> None:
     with system_errors(f"fill volume {volume.name}"):
         if not volume.is_empty():
             return

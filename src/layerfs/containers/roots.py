@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,7 +14,9 @@ from layerfs.containers.starting import run_spec
 from layerfs.digest import Digest
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.runtime import AccountReader, MountSpec, OverlaySpec, Place, RunSpec, User, read_beneath
-from layerfs.userns import Maps, own_maps
+
+if TYPE_CHECKING:
+    from layerfs.userns import Maps
 
 __all__ = ["Root", "claimed_root", "spec_for", "within"]
 
@@ -66,11 +69,13 @@ def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
     spec = msgspec.structs.replace(spec, mounts=tuple(root.images.get(mount.target, mount) for mount in spec.mounts))
     if root.overlay is None:
         return spec
+    from layerfs.userns import own_maps  # root needs none
+
     maps = own_maps()
     return msgspec.structs.replace(spec, overlay=root.overlay, user=within(spec.user, maps), maps=maps)
 
 
-def within(user: User, maps: Maps) -> User:
+def within(user: User, maps: "Maps") -> User:
     """The user where only these numbers are mapped; UnsupportedError for one that is not among them."""
     if maps.alone and (user.uid or user.gid):
         raise UnsupportedError(

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from layerfs.containers.living import LIVE, live_state, socket_directory
-from layerfs.containers.logs import LogWriter
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.roots import claimed_root, spec_for
@@ -69,6 +68,8 @@ def _tap(parts: Parts, config: Config, stack: ExitStack) -> Callable[[str, bytes
     """What writes the container's log; none where its user wants none."""
     if config.options.log_options.get("driver") == "none":
         return None
+    from layerfs.containers.logs import LogWriter  # one that is to be removed has none
+
     with system_errors(f"write the log of container {config.id[:12]}"):
         return stack.enter_context(LogWriter(parts.directory(config.id), *config.options.log_limits)).write
 

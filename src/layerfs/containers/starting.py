@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerfs.containers.files import FILES
 from layerfs.containers.options import CreateOptions
@@ -10,7 +10,9 @@ from layerfs.containers.record import Config, MountUse
 from layerfs.containers.settings import process_env, working_directory
 from layerfs.errors import InvalidInputError, UnsupportedError
 from layerfs.runtime import AccountReader, DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
-from layerfs.userns import Maps
+
+if TYPE_CHECKING:
+    from layerfs.userns import Maps
 
 __all__ = ["filtered", "limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
 
@@ -61,8 +63,15 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
         cgroup_parent=options.cgroup_parent,
         seccomp=filtered(options),
         counted=not options.auto_remove,
-        maps=Maps(((0, *config.id_map),), ((0, *config.id_map),)) if config.id_map is not None else None,
+        maps=_maps(*config.id_map) if config.id_map is not None else None,
     )
+
+
+def _maps(first: int, count: int) -> "Maps":
+    from layerfs.userns import Maps  # few containers have a user namespace
+
+    ranges = ((0, first, count),)
+    return Maps(ranges, ranges)
 
 
 def _mounts(config: Config, directory: Path) -> list[MountSpec]:

@@ -6,18 +6,23 @@ small layer with empty files and directories, and with the directories above the
 of one image with the same mounts share it.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest
-from layerfs.layers import Entry, LayerStore, View
-from layerfs.leases import Lease
 from layerfs.metadata import Database
+
+if TYPE_CHECKING:
+    from layerfs.layers import Entry, LayerStore, View
+    from layerfs.leases import Lease
 
 __all__ = ["SupportLayers"]
 
@@ -47,6 +52,8 @@ class SupportLayers:
             diff_id = Digest(record["layer"]) if record["layer"] else None
             if diff_id is None or self._layers.has(diff_id):
                 return diff_id
+        from layerfs.leases import Lease  # most containers are of an image that had its layer made
+
         with Lease(self._database, self._ingest) as lease:
             diff_id = self._make(stack, wanted, lease)
             protected = [*stack, *([diff_id] if diff_id else [])]
@@ -75,7 +82,7 @@ class SupportLayers:
                     _copy_attributes(entry, tree / os.fsdecode(place[1:]))
                 else:
                     os.utime(tree / os.fsdecode(place[1:]), (0, 0))
-            from layerfs.commit import freeze_upper  # most containers are of an image that had its layer made
+            from layerfs.commit import freeze_upper  # as above
 
             return freeze_upper(self._layers, self._database, lease, tree).layer.diff_id
 

@@ -2,20 +2,25 @@
 
 import errno
 import os
-import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs import native
 from layerfs.errors import LayerfsError, UnsupportedError
+from layerfs.late import LateModule
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.process import exit_code
 from layerfs.runtime.seccomp import seccomp_program
 from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, Supervision, command_failure
+
+if TYPE_CHECKING:
+    import resource
+else:  # for --ulimit alone
+    resource = LateModule("resource")
 
 __all__ = ["BuiltinRuntime"]
 

@@ -9,16 +9,21 @@ import fcntl
 import os
 import select
 import signal
-import termios
 import threading
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerfs.errors import InvalidInputError
+from layerfs.late import LateModule
 from layerfs.runtime.keys import KeyFilter
 from layerfs.runtime.spec import Started
+
+if TYPE_CHECKING:
+    import termios
+    import tty
+else:  # for terminals alone
+    termios, tty = LateModule("termios"), LateModule("tty")
 
 __all__ = ["Signals", "Stdio", "attend", "check_terminal", "raw_terminal"]
 

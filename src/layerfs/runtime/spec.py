@@ -1,13 +1,17 @@
 """What every runtime is told and gives back: ``RunSpec``, ``Started`` and the ``Runtime`` protocol."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from layerfs.errors import LayerfsError, NativeError
 from layerfs.runtime.user import User
-from layerfs.userns import Maps
+
+if TYPE_CHECKING:  # few containers have one
+    from layerfs.userns import Maps
 
 __all__ = [
     "DeviceSpec", "ExecSpec", "Limits", "MountSpec", "OverlaySpec", "RunSpec", "Runtime", "Started", "Supervision",
