@@ -10,23 +10,9 @@ from layerfs.containers.running import reap
 from layerfs.errors import NotFoundError
 from layerfs.runtime import SupervisorClient, check_terminal, parse_keys, read_report, wait_gone
 
-__all__ = ["AttachedRun", "wants_supervisor"]
+__all__ = ["AttachedRun"]
 
 _END_SECONDS = 30.0
-
-
-def wants_supervisor(config: Config, streams: Collection[str]) -> bool:
-    """Whether a child of this process alone could not do what is asked for."""
-    options = config.options
-    test = (config.section.get("Healthcheck") or {}).get("Test") or ("NONE",)
-    stdin = "stdin" in streams
-    return (
-        options.restart.policy != "no"
-        or test[0] != "NONE"
-        or (options.tty and options.interactive)  # the detach keys
-        or (options.interactive and not stdin)  # its input stays open
-        or not {"stdout", "stderr"} <= set(streams)
-    )
 
 
 class AttachedRun:

@@ -96,7 +96,7 @@ class Container(ContainerFacts):
         self, stdio: _Stdio, *, streams: Collection[str], sig_proxy: bool, detach_keys: str
     ) -> Callable[[], int | None]:
         """The same for whoever has its lock; what waits for its end, when the lock has been given back."""
-        if not attached.wants_supervisor(self.config, streams):
+        if not running.wants_supervisor(self.config, streams):
             code = self._run_child(stdio, sig_proxy)
             return lambda: code
         run = attached.AttachedRun(

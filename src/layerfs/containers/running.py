@@ -1,7 +1,7 @@
 """A container in the foreground, from its mount to its exit code, and what is done when its keeper was killed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -16,10 +16,24 @@ from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
 from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
 
-__all__ = ["LOST", "clean_up", "reap", "remove_all", "run_in_foreground"]
+__all__ = ["LOST", "clean_up", "reap", "remove_all", "run_in_foreground", "wants_supervisor"]
 
 LOST = 255
 """The exit code of a container whose end nobody saw."""
+
+
+def wants_supervisor(config: Config, streams: Collection[str]) -> bool:
+    """Whether a child of this process alone could not do what is asked for: ``attached`` then runs it."""
+    options = config.options
+    test = (config.section.get("Healthcheck") or {}).get("Test") or ("NONE",)
+    stdin = "stdin" in streams
+    return (
+        options.restart.policy != "no"
+        or test[0] != "NONE"
+        or (options.tty and options.interactive)  # the detach keys
+        or (options.interactive and not stdin)  # its input stays open
+        or not {"stdout", "stderr"} <= set(streams)
+    )
 
 
 def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int], *, sig_proxy: bool) -> int:
