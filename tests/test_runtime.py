@@ -184,6 +184,19 @@ def test_a_process_is_not_confused_with_another():
     child.stdin.close()
 
 
+def test_a_process_that_is_being_reaped_is_gone(monkeypatch):
+    """As kernels before Linux 6.9 say it, for a moment."""
+
+    def reaped(pid):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    here = identify(os.getpid())
+    assert here is not None
+    monkeypatch.setattr(os, "pidfd_open", reaped)
+    assert wait_gone(here, 0)
+    assert not signal_process(here, 0)
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("RTMAX-1", signal.SIGRTMAX - 1)],

@@ -13,7 +13,7 @@ from layerfs import native
 from layerfs.errors import LayerfsError, UnsupportedError
 from layerfs.late import LateModule
 from layerfs.runtime.cgroups import Cgroup
-from layerfs.runtime.process import exit_code
+from layerfs.runtime.process import exit_code, open_process
 from layerfs.runtime.seccomp import seccomp_program
 from layerfs.runtime.spec import ExecSpec, MountSpec, RunSpec, Started, Supervision, command_failure
 
@@ -66,7 +66,7 @@ class BuiltinRuntime:
         """See ``Runtime.execute``."""
         with ExitStack() as stack:
             try:
-                pidfd = os.pidfd_open(spec.pid)
+                pidfd = open_process(spec.pid)
             except ProcessLookupError:
                 raise LayerfsError(f"execute in container {spec.id[:12]}: it is not running") from None
             stack.callback(os.close, pidfd)

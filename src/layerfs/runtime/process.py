@@ -1,5 +1,6 @@
 """Processes told from one another: by number, time of start and boot of the machine together."""
 
+import errno
 import os
 import select
 import signal
@@ -9,7 +10,16 @@ import msgspec
 
 from layerfs.fsutil import boot_id
 
-__all__ = ["Identity", "exit_code", "identify", "is_alive", "signal_number", "signal_process", "wait_gone"]
+__all__ = [
+    "Identity",
+    "exit_code",
+    "identify",
+    "is_alive",
+    "open_process",
+    "signal_number",
+    "signal_process",
+    "wait_gone",
+]
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -41,10 +51,21 @@ def _start_time(pid: int) -> int | None:
     return int(fields[19]) if fields[0] not in (b"Z", b"X") else None
 
 
+def open_process(pid: int) -> int:
+    """A pidfd.  Raises ProcessLookupError when there is no such process any more."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as exc:
+        # EINVAL is the answer before Linux 6.9 while the process is being reaped: the number stands for nothing now.
+        if exc.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+        raise
+
+
 def signal_process(identity: Identity, number: int) -> bool:
     """Send a signal to that very process; whether it was there."""
     with suppress(ProcessLookupError):
-        fd = os.pidfd_open(identity.pid)
+        fd = open_process(identity.pid)
         try:
             # The descriptor holds the number: what is alive and the same now is what gets the signal.
             if is_alive(identity):
@@ -58,7 +79,7 @@ def signal_process(identity: Identity, number: int) -> bool:
 def wait_gone(identity: Identity, timeout: float | None) -> bool:
     """Wait until that process, of whatever parent, has ended; whether it has."""
     try:
-        fd = os.pidfd_open(identity.pid)
+        fd = open_process(identity.pid)
     except ProcessLookupError:
         return True
     try:
