@@ -124,6 +124,16 @@ def test_interrupt_ends_a_pull_at_once(registry: FakeRegistry, command: Command,
         assert registry.sent(digest) in (0, len(each) - there)
 
 
+def test_other_signals_end_it_too(registry: FakeRegistry, command: Command) -> None:
+    reference = serve(registry, "app", "v1", TWO)
+    fault = Fault("GET", "/blobs/(?!" + digest_of(TWO.config) + ")", stall=300_000)
+    registry.faults.append(fault)
+    process = command("pull", "-q", reference)
+    until(lambda: fault.hits >= 2)
+    assert interrupted(process, signal.SIGTERM) < PATIENCE
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_interrupt_ends_parallel_ranges(registry: FakeRegistry, command: Command, tmp_path: Path) -> None:
     large = make_image((34 << 20,), seed=23)
     reference = serve(registry, "app", "v1", large)
@@ -263,9 +273,9 @@ def test_upload_may_take_its_time(tmp_path: Path) -> None:
             while b"\r\n\r\n" not in connection.recv(65536):
                 pass
             count = 0
-            while count < len(BODY) and (data := connection.recv(100_000)):
+            time.sleep(1.0)
+            while count < len(BODY) and (data := connection.recv(1 << 20)):
                 count += len(data)
-                time.sleep(0.02)
             taken.append(count)
             connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
@@ -273,7 +283,7 @@ def test_upload_may_take_its_time(tmp_path: Path) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         thread = threading.Thread(target=serve_slowly, args=(listener,))
         thread.start()
-        timeouts = Timeouts(connect=0.5, read=5)
+        timeouts = Timeouts(connect=0.5, read=20)
         transport = Transport(lambda host: Tls(), lambda host: True, {}, timeouts)
         response = transport.send("PUT", f"http://127.0.0.1:{listener.getsockname()[1]}/x", {}, body=BODY)
         response.close()

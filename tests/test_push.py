@@ -276,6 +276,8 @@ def test_stream_breaks(
     assert digest_of(plain(blob)) == store.images.get(made).diff_ids[0]
     assert target.count("PATCH") >= len(blob) // small_chunks
     assert target.received("uploads") < len(blob) * 2
+    counted = [each for each in target.log if each.method == "PATCH" and "content-length" in each.headers]
+    assert bool(counted) == ("wanted" in what), "lengths are sent to those alone that want them"
 
 
 def test_minimum_of_chunks(store: Store, reach: Access, made: str, small_chunks: int) -> None:

@@ -452,6 +452,42 @@ def test_closing_ends_what_is_under_way(registry: FakeRegistry, tmp_path: Path) 
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_interrupting_ends_reads_of_other_threads(tmp_path: Path, server_context: ssl.SSLContext, tls: bool) -> None:
+    """Of headers and of a body; afterwards nothing is asked any more."""
+    data = noise(200_000)
+    with FakeRegistry(tls=server_context if tls else None) as registry, access(tmp_path) as reach:
+        named = Descriptor(media_type="x", digest=Digest(registry.put_blob("app", data)), size=len(data))
+        registry.faults += [Fault("GET", "blobs", times=1, stall=100_000), Fault("GET", "blobs", stall=-1)]
+        failures: list[Exception] = []
+
+        def read() -> None:
+            try:
+                with source.open(named) as reader:
+                    while reader.read():
+                        pass
+            except RegistryError as exc:
+                failures.append(exc)
+
+        with RegistrySource([client_of(reach, registry)]) as source:
+            threads = [threading.Thread(target=read) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            deadline = time.monotonic() + 5
+            while registry.count("GET") < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            started = time.monotonic()
+            source.interrupt()
+            for thread in threads:
+                thread.join(5)
+            assert time.monotonic() - started < 1
+            assert len(failures) == 2
+            read()
+            assert registry.count("GET") == 2
+            assert "given up" in str(failures[2])
+
+
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A reader that is slow holds a few ranges, not the blob."""
     data = bytes(64 << 20)

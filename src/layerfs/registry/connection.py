@@ -162,8 +162,8 @@ class _Answer(http.client.HTTPResponse):
         self._timed = _Timed(self.fp.detach(), sock, timeouts)
         self.fp = io.BufferedReader(self._timed)
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self, **options: Any) -> None:
+        super().begin(**options)
         if not self._timed.closed:
             self._timed.headers_end()
 
