@@ -1,14 +1,19 @@
 """The files of a build written out: into a directory of the host, or as one tar."""
 
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from layerfs.errors import InvalidInputError, system_errors
+from layerfs.late import LateModule
 from layerfs.native import Differ
+
+if TYPE_CHECKING:
+    import shutil
+else:  # few builds write files out
+    shutil = LateModule("shutil")
 
 __all__ = ["write_tar", "write_tree"]
 

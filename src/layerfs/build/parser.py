@@ -3,17 +3,22 @@
 ``parse(data, file)`` gives a ``Dockerfile``; ``parse_instruction`` one instruction, as ONBUILD keeps them.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from layerfs.build.instructions import Arg, Copy, Dockerfile, From, Instruction, Meta, Mount, Run, StageText
 from layerfs.build.lines import Heredoc, Line, read_lines, syntax_error
 from layerfs.errors import InvalidInputError
 from layerfs.imageconfig import check_instruction
+from layerfs.late import LateModule
 from layerfs.variables import split_words
+
+if TYPE_CHECKING:
+    import difflib
+else:  # on the way to an error
+    difflib = LateModule("difflib")
 
 __all__ = ["INSTRUCTIONS", "json_form", "parse", "parse_instruction"]
 

@@ -2,16 +2,22 @@
 
 import hashlib
 import os
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs.build.options import BuildOptions
 from layerfs.errors import BuildError, InvalidInputError, NotFoundError, UnsupportedError, system_errors
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import shutil
+    import subprocess
+else:  # few builds have keys of ssh
+    shutil, subprocess = LateModule("shutil"), LateModule("subprocess")
 
 __all__ = ["agent_socket", "secret_value"]
 
