@@ -40,6 +40,10 @@ class _Time:
         """A test has ended."""
         self.tests -= 1
 
+    def up_to(self, seconds: float) -> float:
+        """That many seconds, or what the test that runs has left."""
+        return seconds if self._deadline is None else max(1.0, min(seconds, self._deadline - time.monotonic()))
+
     @property
     def is_over(self) -> bool:
         """Whether the test that runs has had its time."""
