@@ -36,6 +36,10 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
     Raises InvalidInputError with file and line for mistakes in the Dockerfile, BuildError for a step that fails,
     NotFoundError for what is missing, and what pulls and the system raise.
     """
+    if os.geteuid() != 0:
+        from layerfs.build.unprivileged import build_unprivileged  # root needs it not
+
+        return build_unprivileged(parts, options, build)
     tags = _tags(options)
     check_outputs(options)
     if options.cache_from or options.cache_to:

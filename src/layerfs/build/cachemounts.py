@@ -91,7 +91,7 @@ class CacheMounts:
         """All of them, the least recently used first."""
         found = []
         for key, record, used in self._database.records(KIND):
-            size = disk_usage(self.root / key)
+            size = _size(self.root / key)
             found.append(CacheMount(key, record["id"], record["sharing"], size, used, self._is_used(key)))
         return found
 
@@ -143,4 +143,18 @@ class CacheMounts:
         with suppress(NotFoundError), Lock(self.root / key / "lock", blocking=False):
             self._database.remove_record(KIND, key)
             with suppress(FileNotFoundError), system_errors(f"remove cache mount {key}"):
-                remove_tree(self.root / key)
+                from layerfs.userns import remove_owned  # a build needs it not
+
+                remove_owned(self.root / key)
+
+
+def _size(path: Path) -> int:
+    """Its size, also where an ordinary user's builds made files under his other numbers."""
+    try:
+        return disk_usage(path)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+        from layerfs.userns import in_userns  # a build needs it not
+
+        return in_userns(lambda: disk_usage(path))

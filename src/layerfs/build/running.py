@@ -16,9 +16,11 @@ from pathlib import Path
 import msgspec
 
 from layerfs.build.options import BuildParts
+from layerfs.build.unprivileged import inner_maps
 from layerfs.commit import freeze_upper
 from layerfs.containers.files import FILES, check_addresses, write_files
 from layerfs.containers.options import CreateOptions
+from layerfs.containers.roots import within
 from layerfs.containers.support import SupportLayers
 from layerfs.digest import Digest
 from layerfs.errors import BuildError, LayerfsError, system_errors
@@ -156,7 +158,9 @@ class Runner:
             self._mounted_layers = True
 
     def _spec(self, key: str, root: int, command: Command) -> RunSpec:
-        user = resolve_user(root, command.user)
+        user, maps = resolve_user(root, command.user), inner_maps()
+        if maps is not None:
+            user = within(user, maps)
         files = self._etc(command.network)
         taken = {mount.target for mount in command.mounts}
         mounts = [
@@ -177,6 +181,7 @@ class Runner:
             new_privileges=True,
             privileged=command.insecure,
             die_with_parent=True,
+            maps=maps,
         )
 
     def _execute(self, spec: RunSpec, root: int, output: Callable[[str], None]) -> tuple[int, Sequence[str]]:

@@ -221,11 +221,11 @@ def located(file: str, line: Line) -> Iterator[None]:
     try:
         yield
     except LayerfsError as exc:
-        place = f"{file}:{line.number}: "
-        if not str(exc).startswith(place):
+        # An error of another stage that this one waits for says where it is.
+        if not str(exc).startswith(f"{file}:"):
             shown = " ".join(line.text.split("\n")[0].split())
             shown = shown if len(shown) <= 100 else shown[:97] + "..."
-            exc.args = (f"{place}{shown}: {exc}",)
+            exc.args = (f"{file}:{line.number}: {shown}: {exc}",)
         if isinstance(exc, BuildError | InvalidInputError) and exc.line is None:
             exc.file, exc.line = file, line.number
         if isinstance(exc, BuildError) and exc.step is None:
