@@ -53,7 +53,8 @@ def start(parts: Parts, config: Config, *, client: int | None = None, stdin_once
     report = read_report(parts.directory(config.id))
     if report is not None:
         wait_gone(report.keeper, _KILL_SECONDS)  # it lets go of the upper a moment after it has told of the end
-    clean_up(parts, config.id)
+    if report is not None or parts.snapshots.row(config.id).mounted is not None:
+        clean_up(parts, config.id)  # what never ran left nothing
     start_supervised(parts, config, client=client, stdin_once=stdin_once)
 
 
