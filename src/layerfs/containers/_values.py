@@ -3,8 +3,8 @@
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterable
-from pathlib import Path
 
 from layerfs.containers.options import Device, MountOption, Restart, Ulimit
 from layerfs.errors import InvalidInputError, UnsupportedError, native_error
@@ -235,6 +235,9 @@ def parse_env(values: Iterable[str], files: Iterable[str] = ()) -> tuple[str, ..
     """``--env-file`` and then ``-e``: NAME=value, or NAME alone to take it from here where it is set."""
     found: list[str] = []
     lines = [line for path in files for line in read_lines(path, "environment file")]
+    for line in lines:
+        if re.search(r"\s", line.partition("=")[0]):
+            raise InvalidInputError(f"environment variable {line!r}: white space in its name")
     for word in [*lines, *values]:
         name, sign, _ = word.partition("=")
         if not name or "\0" in word or (not sign and re.search(r"\s", name)):
@@ -293,8 +296,12 @@ def parse_device(text: str) -> Device:
     source, target = parts[0], parts[-1]
     if len(parts) > 2 or not source.startswith("/") or not target.startswith("/"):
         raise InvalidInputError(f"device {text!r}: wanted is /dev/source[:/dev/target][:rwm]")
-    if not Path(source).exists():
-        raise InvalidInputError(f"device {text!r}: {source} is not there")
+    try:
+        mode = os.stat(source).st_mode
+    except OSError:
+        raise InvalidInputError(f"device {text!r}: {source} is not there") from None
+    if not stat.S_ISCHR(mode) and not stat.S_ISBLK(mode):
+        raise InvalidInputError(f"device {text!r}: {source} is not a device")
     return Device(source, clean_target(target, f"device {text!r}"), permissions)
 
 
@@ -312,7 +319,8 @@ def parse_restart(text: str) -> Restart:
 
 def parse_host(text: str) -> tuple[str, str]:
     """``--add-host``: NAME:ADDRESS or NAME=ADDRESS."""
-    match = re.fullmatch(r"([^\s:=]+)[:=]\[?([0-9a-fA-F:.]+)\]?", text)
+    match = re.fullmatch(r"([^\s:=]+)[:=]\[?([0-9a-fA-F:.]+|host-gateway)\]?", text)
     if match is None:
         raise InvalidInputError(f"host {text!r}: wanted is name:address")
-    return match[1], match[2]
+    # In the network of the host, which is the only one, its loopback is the way to it.
+    return match[1], "127.0.0.1" if match[2] == "host-gateway" else match[2]

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from layerfs.containers.hostlimits import check_limits
 from layerfs.containers.living import LIVE, connect, live_state, start_supervised, wait_supervised
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
@@ -231,6 +232,7 @@ def update(parts: Parts, config: Config, changes: dict[str, Any]) -> Config:
     if "restart" in changes and state.status in LIVE:
         raise UnsupportedError(f"update container {config.id[:12]}: --restart while it runs", hint="stop it first")
     options = msgspec.structs.replace(config.options, **changes)
+    check_limits(options)
     limits = limits_of(options)
     if state.status in LIVE:
         _cgroup(config).set_limits(limits)

@@ -183,6 +183,8 @@ class Container(ContainerFacts):
         if self._state.status not in LIVE or not self._state.supervised:
             reason = "another command has it in the foreground" if self._state.status in LIVE else "it is not running"
             raise InUseError(f"attach to container {self.name}: {reason}")
+        if self._state.status != "running":
+            raise InUseError(f"attach to container {self.name}: it is {self._state.status}")
         options = self.config.options
         with connect(self._parts, self.id) as client:
             streams = _STREAMS[0 if stdin and options.interactive else 1 :]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from layerfs.containers.files import FILES, check_addresses, write_files
+from layerfs.containers.hostlimits import check_limits
 from layerfs.containers.names import check_name, generate_name
 from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts, is_rootless
@@ -32,7 +33,7 @@ __all__ = ["create_container", "open_lock"]
 _NAME_ATTEMPTS = 20
 _IDS = 1 << 16
 _FIRST_ID, _LAST_ID = 1 << 30, (1 << 31) - (1 << 16)  # above what distributions give to users
-_HOSTNAME = r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?"
+_HOSTNAME = r"[a-zA-Z0-9_]([a-zA-Z0-9._-]{0,62}[a-zA-Z0-9_])?"
 
 
 def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = False) -> tuple[str, Lock]:
@@ -41,7 +42,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
     Raises NotFoundError for the image, ExistsError for the name, InvalidInputError and UnsupportedError for options.
     """
     _check(options)
-    image = parts.images.get(options.image, Platform.parse(options.platform) if options.platform else None)
+    image = _image(parts, options)
     id = os.urandom(32).hex()
     section = merged_section((from_text(image.config_bytes).get("config") or {}), options)
     args = command_of(section)
@@ -107,13 +108,28 @@ def _host_name() -> str:
     return os.uname().nodename or "localhost"
 
 
+def _image(parts: Parts, options: CreateOptions) -> Image:
+    """The image, for the platform that is asked for: one for another platform is none."""
+    wanted = Platform.parse(options.platform) if options.platform else None
+    image = parts.images.get(options.image, wanted)
+    if wanted is not None and not wanted.matches(image.platform):
+        raise NotFoundError(
+            f"image {options.image}: what is in the store is for {image.platform}, not for {wanted}",
+            hint=f"layerfs pull --platform {wanted} {options.image}",
+        )
+    return image
+
+
 def _check(options: CreateOptions) -> None:
     """All that can be said to be wrong without the image, before anything is made."""
     if options.name is not None:
         check_name(options.name)
     if options.hostname is not None and re.fullmatch(_HOSTNAME, options.hostname) is None:
         raise InvalidInputError(f"host name {options.hostname!r}: not a host name")
+    if options.hostname is not None and options.uts == "host":
+        raise InvalidInputError("option --hostname: it cannot go with --uts host")
     check_addresses(options)
+    check_limits(options)
     capability_mask(options.cap_add, options.cap_drop)
     targets: set[str] = set()
     for mount in options.mounts:

@@ -62,6 +62,10 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
     fields["attach"] = tuple(dict.fromkeys(map(_stream, given.get("attach", ()))))
     fields |= {name: _whole(given[name], name) for name in _NUMBERS if name in given}
     fields |= {name: _values.parse_size(given[name], _shown(name)) for name in _SIZES if name in given}
+    if fields.get("shm_size") == 0:  # the usual, as with docker; a tmpfs would take it for no limit
+        del fields["shm_size"]
+    if "host-gateway" in str(given.get("add_host")) and "none" in (given.get("network"), given.get("net")):
+        raise UnsupportedError("option --add-host host-gateway: not offered without a network")
     fields |= _process(given) | _view(given) | _limits(given)
     return CreateOptions(image=image, args=tuple(args), **fields)
 
@@ -119,6 +123,8 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
 def _health(given: Mapping[str, Any]) -> Health | None:
     times = {field: _duration(given[name], name) for name, field in _HEALTH.items() if name in given}
     retries = _whole(given.get("health_retries", 0), "health_retries")
+    if retries < 0:
+        raise InvalidInputError(f"option --health-retries {retries}: less than 0")
     if given.get("no_healthcheck"):
         if times or retries or "health_cmd" in given:
             raise InvalidInputError("option --no-healthcheck: it cannot go with other --health options")

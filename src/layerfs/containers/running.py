@@ -57,7 +57,9 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             runtime = parts.runtimes.get(config.runtime)
             options = config.options
             tap = _tap(parts, config, stack) if not state.auto_remove else None
-            streams = stack.enter_context(Stdio(stdio, interactive=options.interactive, terminal=options.tty, tap=tap))
+            moved = config.runtime != "builtin"
+            streams = Stdio(stdio, interactive=options.interactive, terminal=options.tty, tap=tap, moved=moved)
+            stack.enter_context(streams)
             signals = stack.enter_context(Signals(sig_proxy))
             process = runtime.start(spec, root.fd, streams.given)
             stack.callback(process.close)

@@ -44,9 +44,11 @@ class Stdio:
         interactive: bool,
         terminal: bool,
         tap: Callable[[str, bytes], None] | None = None,
+        moved: bool = False,
     ) -> None:
         """``stdio``: ours; without ``interactive`` the container's input is empty. ``terminal``: it has one of its own.
-        ``tap`` is given all output too, with ``stdout`` or ``stderr``.
+        ``tap`` is given all output too, with ``stdout`` or ``stderr``. ``moved``: output comes through pipes, which are
+        read once the process has started: what a runtime writes that could not start it is not shown.
 
         InvalidInputError when a terminal is asked for with ours as input, and ours is none.
         """
@@ -54,6 +56,7 @@ class Stdio:
         self.interactive = interactive
         self.terminal = terminal
         self.tap = tap
+        self.moved = moved
         self.given = stdio
         self.input: int | None = None  # where bytes of our terminal go
         self.outputs: dict[int, int] = {}  # from the container; 1 or 2
@@ -64,7 +67,7 @@ class Stdio:
     def __enter__(self) -> "Stdio":
         given = [self._input(), self.ours[1], self.ours[2]]
         for number in (1, 2):
-            if not self.terminal and (self.tap is not None or os.isatty(self.ours[number])):
+            if not self.terminal and (self.tap is not None or self.moved or os.isatty(self.ours[number])):
                 ours, given[number] = os.pipe2(os.O_CLOEXEC)
                 self._theirs.append(given[number])
                 self.outputs[ours] = number

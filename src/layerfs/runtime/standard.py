@@ -21,7 +21,7 @@ from layerfs.fsutil import remove_tree
 from layerfs.runtime.builtin import supervise
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.inits import with_init
-from layerfs.runtime.lookup import check_command
+from layerfs.runtime.lookup import check_command, check_directory
 from layerfs.runtime.oci import oci_config, oci_process
 from layerfs.runtime.spec import ExecSpec, RunSpec, Started, Supervision, command_failure
 from layerfs.runtime.supervisor import read_report
@@ -132,6 +132,7 @@ class StandardRuntime:
         """See ``Runtime.execute``."""
         with _root_of(spec.pid) as root:
             check_command(spec, root)
+            check_directory(spec, root)
         place = self.bundle(spec.id) / f"exec-{os.urandom(6).hex()}"
         try:
             place.mkdir(mode=0o700)
