@@ -15,6 +15,7 @@ from counting import points
 from world import World, said
 
 from layerfs import Store
+from layerfs.cli import main
 from layerfs.containers import create_options
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
@@ -280,4 +281,26 @@ def test_a_container_without_its_files(world: World, lost: tuple[str, ...]) -> N
         assert [finding.repaired for finding in store.check(repair=True)] == [True]
         assert not store.database.containers()
         assert list(store.check()) == []
+    assert not (world.place / "root" / "layerfs.db.damaged").exists()
+
+
+@pytest.mark.parametrize("stale", [1, 2, 3])
+def test_a_container_that_is_removed_while_it_is_checked(
+    world: World, stale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were read a moment before say nothing; above all, no database is made anew for that."""
+    world.reset(world.template)
+    with world.open() as store:
+        rows = store.database.containers()
+        assert main(["rm", "done"]) == 0
+        (world.place / "root" / "containers" / "ab12").mkdir()  # of one that is being made
+        real, asked = type(store.database).containers, []
+
+        def containers(database: object) -> object:
+            asked.append(1)
+            return rows if len(asked) == stale else real(store.database)
+
+        monkeypatch.setattr(type(store.database), "containers", containers)
+        assert list(store.check(repair=True)) == []
+        assert len(asked) >= stale
     assert not (world.place / "root" / "layerfs.db.damaged").exists()

@@ -102,7 +102,15 @@ class _Check:
         strangers = set(os.listdir(self.parts.places.root / "containers")) - {row.id for row in rows}
         for row in rows:
             if row.id not in snapshots or (strangers and not self._has_directories(row.id)):
-                yield f"container {row.id}: it has no directory, or no snapshot"
+                # It may be that it was made or removed meanwhile: what is made has all before its row, and keeps all
+                # until that is gone.
+                lost = database.snapshot(row.id) is None or not self._has_directories(row.id)
+                if lost and self._is_recorded(row.id):
+                    yield f"container {row.id}: it has no directory, or no snapshot"
+
+    def _is_recorded(self, id: str) -> bool:
+        """Whether a container has not been removed meanwhile."""
+        return any(id == row.id for row in self.parts.database.containers())
 
     def _has_directories(self, id: str) -> bool:
         root = self.parts.places.root
@@ -242,7 +250,7 @@ class _Check:
                 place = self.parts.places.root / "containers" / row.id / "config.json"
                 config = decode_config(place.read_bytes(), row.id)
             except FileNotFoundError:
-                if any(row.id == other.id for other in database.containers()):
+                if self._is_recorded(row.id):
                     yield Finding("container", row.id, "its config.json is missing", (), False)
                 continue
             except (LayerfsError, OSError) as exc:
@@ -259,8 +267,8 @@ class _Check:
     def _gone(self, row: ContainerRow) -> Iterator[Finding]:
         """The removal of a container is not synced, so after a power cut its row may be back, and no more than that."""
         database = self.parts.database
-        if not any(row.id == other.id for other in database.containers()):
-            return  # it has been removed meanwhile
+        if not self._is_recorded(row.id):
+            return
         if self.repair:
             with database.transaction():
                 database.remove_container(row.id)
