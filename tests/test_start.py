@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from launchkit import busybox_root, needs_busybox
 
 from layerfs.late import LateModule
 
@@ -53,16 +54,28 @@ def test_late_modules_are_there() -> None:
     assert len(LATE) > 5
 
 
-def loaded(tmp_path: Path, *words: str) -> set[str]:
+COUNTING = """
+import os, sys
+end, process, file = os._exit, os.getpid(), open(sys.argv.pop(1), "w")
+def counted(code):
+    if os.getpid() == process:
+        file.write("\\n".join(sys.modules))
+        file.close()
+    end(code)
+os._exit = counted
+from layerfs.__main__ import main
+main()
+"""
+
+
+def loaded(tmp_path: Path, *words: str, code: int = 0) -> set[str]:
     """The modules that a command loads; the store is there already."""
     places = {"LAYERFS_ROOT": str(tmp_path / "root"), "LAYERFS_RUN": str(tmp_path / "run")}
-    found = subprocess.CompletedProcess([], 0, "", "")
     for _ in range(2):
-        command = [sys.executable, "-X", "importtime", "-m", "layerfs", *words]
+        command = [sys.executable, "-c", COUNTING, str(tmp_path / "modules"), *words]
         found = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
-        assert found.returncode == 0, found.stderr
-    lines = found.stderr.splitlines()
-    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+        assert found.returncode == code, found.stderr
+    return set((tmp_path / "modules").read_text().split())
 
 
 # What pathlib, uuid and msgspec bring with them and no short command needs ("inspect" comes with typing_extensions).
@@ -81,6 +94,49 @@ def test_a_list_loads_what_it_shows_and_no_more(verb: str, tmp_path: Path) -> No
         assert "hashlib" not in found  # there are no images to be verified
 
 
+# What a short command would take a tenth of its time for.
+HEAVY = {"concurrent.futures", "dataclasses", "hashlib", "lz4", "subprocess", "tempfile", "urllib3", "xml"}
+OF_RUNS = {"layerfs.runtime.builtin", "layerfs.runtime.spec", "layerfs.containers.running", "layerfs.native._launch"}
+OF_OTHER_RUNS = {
+    "layerfs.containers.actions",  # of containers that run by themselves
+    "layerfs.containers.logs",  # of those that are kept
+    "layerfs.containers.volumes",
+    "layerfs.native._diff",
+    "layerfs.native._unpack",
+    "layerfs.runtime.standard",
+    "layerfs.runtime.supervisor",
+    "layerfs.userns",
+    "resource",
+    "termios",
+    "tty",
+}
+
+
+@pytest.mark.root
+@needs_busybox
+def test_a_diff_and_a_run_load_what_they_do_and_no_more(tmp_path: Path) -> None:
+    places = ["--root", str(tmp_path / "root"), "--run", str(tmp_path / "run")]
+
+    def layerfs(*words: str) -> str:
+        command = [sys.executable, "-m", "layerfs", *places, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    layerfs("import", str(busybox_root(tmp_path / "tree")), "box")
+    container = layerfs("create", "box", "true")
+    diff = loaded(tmp_path, "diff", container)
+    run = loaded(tmp_path, "run", "--rm", "--runtime", "builtin", "box", "true")
+    assert run >= OF_RUNS
+    assert diff & (OF_RUNS | {"layerfs.native._mount"}) == set()
+    assert run & OF_OTHER_RUNS == set()
+    for found in (diff, run):
+        assert found & (HEAVY | STOOD_IN_FOR | {"json"}) == set()
+    # Each module costs 0.1 ms at least.
+    assert sum(name.startswith("layerfs") for name in diff) <= 64
+    assert sum(name.startswith("layerfs") for name in run) <= 90
+    assert len(diff) <= 165
+    assert len(run) <= 190
+
+
 def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
     words = ["logout", "--authfile", str(tmp_path / "auth.json"), "localhost:1"]
     found = loaded(tmp_path, *words)
@@ -89,11 +145,7 @@ def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
 
 
 def test_verbs_of_registries_load_urllib3_the_short_way(tmp_path: Path) -> None:
-    places = ["--root", str(tmp_path / "root"), "--run", str(tmp_path / "run")]
-    words = [*places, "pull", "localhost:1/none:1"]  # where nobody listens
-    command = [sys.executable, "-X", "importtime", "-m", "layerfs", *words]
-    lines = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
-    found = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    found = loaded(tmp_path, "pull", "localhost:1/none:1", code=5)  # where nobody listens
     assert "urllib3.connectionpool" in found
     assert found & {"calendar", "importlib.metadata", "json", "subprocess", "traceback", "zipfile"} == set()
 

@@ -98,8 +98,8 @@ class SnapshotStore:
                         hint="layerfs system check says what is missing; bring the image again",
                     )
             place = self.root / key
-            with suppress(FileNotFoundError):
-                userns.remove_owned(place)  # left by a crash between this directory and its row
+            if place.exists():  # left by a crash between this directory and its row
+                userns.remove_owned(place)
             place.mkdir(mode=0o700, parents=True)
             (place / "work").mkdir(mode=0o700)
             (place / "upper").mkdir(mode=0o755)

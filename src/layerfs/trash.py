@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfs.errors import LayerfsError, system_errors
+from layerfs.fsutil import remove_tree
 from layerfs.late import LateModule
 
 if TYPE_CHECKING:
     from layerfs import userns
-else:  # only what removes needs it
+else:  # root needs none
     userns = LateModule("layerfs.userns")
 
 __all__ = ["PREFIX", "Trash"]
@@ -78,7 +79,8 @@ class Trash:
         if not self._looked:
             self._looked = True
             with suppress(OSError):
-                self._pending.extend(self._root.glob(f"{PREFIX}*"))
+                names = os.listdir(self._root)
+                self._pending.extend(self._root / name for name in names if name.startswith(PREFIX))
         while True:
             with self._guard:  # so that ``empty`` either sees it in the list, or a thread that looks once more
                 if not self._pending:
@@ -97,7 +99,10 @@ def _delete(path: Path) -> None:
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        userns.remove_owned(path)
+        if os.geteuid() == 0:
+            remove_tree(path)
+        else:
+            userns.remove_owned(path)
     except (BlockingIOError, FileNotFoundError):
         pass
     finally:

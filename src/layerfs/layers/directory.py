@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,7 +15,9 @@ from layerfs.fsutil import disk_usage, sync_dir
 from layerfs.layers.formats import REST, OpenLayer, check_identity, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
 from layerfs.layers.tree import DirTree, LayerTree
-from layerfs.native import Unpacker
+
+if TYPE_CHECKING:
+    from layerfs.native import Unpacker
 
 __all__ = ["TREE", "DirFormat"]
 
@@ -40,8 +43,10 @@ class DirFormat:
         os.mkdir(work / "layer", 0o700)
         return os.open(work / "layer", _DIRECTORY)
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> "Unpacker":
         """Makes ``fs/`` and ``dead/``."""
+        from layerfs.native import Unpacker  # who reads layers does not need it
+
         return Unpacker(
             fd,
             directory=True,

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError
@@ -9,7 +10,10 @@ from layerfs.fsutil import sync_dir
 from layerfs.layers.formats import PIECE, REST, OpenLayer, check_identity, hash_range, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
 from layerfs.layers.tree import ErofsTree, LayerTree
-from layerfs.native import Reader, Unpacker
+from layerfs.native import Reader
+
+if TYPE_CHECKING:
+    from layerfs.native import Unpacker
 
 __all__ = ["ErofsFormat"]
 
@@ -30,8 +34,10 @@ class ErofsFormat:
         """An empty file."""
         return os.open(work / "layer", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> "Unpacker":
         """Writes the image behind the first 1024 bytes."""
+        from layerfs.native import Unpacker  # who reads layers does not need it
+
         return Unpacker(
             fd,
             userxattr=self.userxattr,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import xxhash
 
@@ -12,7 +12,9 @@ from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, NotFoundError, system_errors
 from layerfs.layers.header import Header
 from layerfs.layers.tree import LayerTree
-from layerfs.native import Unpacker
+
+if TYPE_CHECKING:
+    from layerfs.native import Unpacker
 
 __all__ = [
     "PIECE",
@@ -63,7 +65,7 @@ class Format(Protocol):
         """Make the empty layer in the working directory; a descriptor of it."""
         ...
 
-    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> Unpacker:
+    def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> "Unpacker":
         """What takes the tar, and puts it into the layer of ``start``."""
         ...
 
