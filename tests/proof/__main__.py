@@ -51,16 +51,16 @@ _FIRST = (
 
 @dataclass(frozen=True)
 class Suite:
-    """``seconds``: what it may take; ``words``: of pytest, or of a whole command."""
+    """``seconds``: what it may take; ``words``: of pytest, or of a command in ``parts`` parts, one after another, whose
+    ``SHARE`` is the seconds of each."""
 
     name: str
     seconds: int
     words: tuple[str, ...]
-    pytest: bool = True
+    parts: int = 0
 
 
 _CVES = tuple(sorted(str(path.relative_to(_ROOT)) for path in (_ROOT / "tests").glob("test_cve_*.py")))
-_C_FUZZERS, _PYTHON_FUZZERS = 3, 4
 _SIDE_BY_SIDE = (
     (Suite("crash", 540, (f"{_HERE}/test_crash.py",)), Suite("power", 180, (f"{_HERE}/test_power.py",))),
     (Suite("errors", 540, (f"{_HERE}/test_errors.py",)), Suite("damage", 180, (f"{_HERE}/test_damage.py",))),
@@ -71,8 +71,8 @@ _ALONE = (
     Suite("container", 60, (f"{_HERE}/test_hostile_container.py",)),
     Suite("hostile", 90, ("tests/hostile",)),
     Suite("cve", 150, _CVES),
-    Suite("fuzz-c", 120, ("make", "-s", "-C", "csrc", "fuzz"), pytest=False),
-    Suite("fuzz-python", 120, (sys.executable, "tests/fuzz"), pytest=False),
+    Suite("fuzz-c", 120, ("make", "-s", "-C", "csrc", "fuzz", "SECONDS=SHARE"), parts=3),
+    Suite("fuzz-python", 120, (sys.executable, "tests/fuzz", "--seconds", "SHARE"), parts=4),
 )
 
 
@@ -114,7 +114,7 @@ class Proof:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
         self._running.add(process)
-        with ThreadPoolExecutor(1) as watching:
+        with process, ThreadPoolExecutor(1) as watching:
             watching.submit(self._watch, process, min(seconds + _PATIENCE, left), late)
             assert process.stdout is not None
             for line in process.stdout:
@@ -136,10 +136,9 @@ class Proof:
             _end(process)
 
     def _words(self, suite: Suite, seconds: float) -> list[str]:
-        if suite.name == "fuzz-c":
-            return [*suite.words, f"SECONDS={max(1, int(seconds / _C_FUZZERS))}"]
-        if suite.name == "fuzz-python":
-            return [*suite.words, "--seconds", f"{max(1, int(seconds / _PYTHON_FUZZERS))}"]
+        if suite.parts:
+            share = str(max(1, int(seconds / suite.parts)))
+            return [word.replace("SHARE", share) for word in suite.words]
         chosen = ["-v", "-k", "not sample"] if suite.words[0].startswith(_HERE) else ["-q"]
         base = f"--basetemp={self.place}/{suite.name}"
         options = ["--no-header", "-p", "counting", "-p", "no:cacheprovider", base]
