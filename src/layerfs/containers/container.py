@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from layerfs.containers.facts import ContainerFacts
+from layerfs.containers.contents import ContainerContents
 from layerfs.containers.living import LIVE, connect
 from layerfs.errors import InUseError, NotFoundError
 from layerfs.fsutil import Lock
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
         attached,
         attaching,
         committing,
-        copying,
         executing,
         logs,
-        merged,
         names,
         running,
         top,
@@ -32,14 +30,13 @@ if TYPE_CHECKING:
     from layerfs.containers.committing import Committed
     from layerfs.containers.logs import LogEntry
     from layerfs.containers.top import Processes
-    from layerfs.native import Change
     from layerfs.runtime import Cgroup, Usage
 else:  # what one verb needs, and the next does not
     commit = LateModule("layerfs.commit")
-    actions, attached, attaching, committing, copying, executing, logs, merged, names, running, top = (
+    actions, attached, attaching, committing, executing, logs, names, running, top = (
         LateModule(f"layerfs.containers.{name}")
         for name in (
-            "actions", "attached", "attaching", "committing", "copying", "executing", "logs", "merged", "names",
+            "actions", "attached", "attaching", "committing", "executing", "logs", "names",
             "running", "top",
         )
     )  # fmt: skip
@@ -51,7 +48,7 @@ _STREAMS = ("stdin", "stdout", "stderr")
 _Stdio = tuple[int, int, int]
 
 
-class Container(ContainerFacts):
+class Container(ContainerContents):
     """A container. What it shows is of the moment it was looked up; ``refresh`` looks again."""
 
     # ---- starting and ending ----
@@ -270,42 +267,7 @@ class Container(ContainerFacts):
         self.__dict__["config"] = actions.update(self._parts, self.config, changes)
         self._event("update")
 
-    # ---- its files ----
-
-    def changes(self) -> Iterator[Change]:
-        """What it changed in its image's tree, sorted by path."""
-        return merged.container_changes(self._parts, self.config)
-
-    def export(self, sink: BinaryIO) -> None:
-        """Write its tree as one flat tar. What is mounted in it is left out."""
-        for piece in merged.export_tree(self._parts, self.config):
-            sink.write(piece)
-
-    @contextmanager
-    def tree(self) -> Iterator[int]:
-        """A descriptor of the root of its tree, to be read; see ``export``."""
-        with merged.merged(self._parts, self.config) as root:
-            yield root
-
-    def stat(self, path: str) -> copying.PathStat:
-        """What a path in it is; NotFoundError."""
-        return copying.stat_path(self._parts, self.config, self._given, path)
-
-    def get_archive(self, path: str, *, follow: bool = False) -> Iterator[bytes]:
-        """A path in it as a tar stream, in pieces; NotFoundError."""
-        return copying.get_archive(self._parts, self.config, self._given, path, follow=follow)
-
-    def put_archive(self, path: str, stream: IO[bytes], *, keep_owner: bool = False) -> None:
-        """Unpack a tar stream (plain or compressed) into a directory of it."""
-        copying.put_archive(self._parts, self.config, self._given, path, stream, keep_owner=keep_owner)
-
-    def copy_in(self, source: str, path: str, *, keep_owner: bool = False, follow: bool = False) -> None:
-        """Copy a file or directory of the host into it, by docker's rules."""
-        copying.copy_in(self._parts, self.config, self._given, source, path, keep_owner=keep_owner, follow=follow)
-
-    def copy_out(self, path: str, target: str, *, keep_owner: bool = False, follow: bool = False) -> None:
-        """Copy a file or directory of it to the host, by docker's rules."""
-        copying.copy_out(self._parts, self.config, self._given, path, target, keep_owner=keep_owner, follow=follow)
+    # ---- its record ----
 
     def commit(
         self,
@@ -339,8 +301,6 @@ class Container(ContainerFacts):
             )
         self._event("commit", imageID=committed.image.id)
         return committed
-
-    # ---- its record ----
 
     def rename(self, name: str) -> None:
         """Give it another name; ExistsError when that is taken."""
