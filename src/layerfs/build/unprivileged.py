@@ -52,6 +52,14 @@ def build_unprivileged(
         threading.Thread(target=_end_with_parent, args=(gone,), daemon=True).start()
         yield b""
         try:
+            return done()
+        finally:  # the child ends at once, and not as a process that waits for its threads
+            for thread in threading.enumerate():
+                if not thread.daemon and thread is not threading.current_thread():
+                    thread.join()
+
+    def done() -> Any:
+        try:
             result = build(parts, msgspec.structs.replace(options, progress=_Teller(tell)))
         except (BuildError, InvalidInputError) as exc:
             return exc  # with its exit code, file and line, which an error that is raised here has not there
