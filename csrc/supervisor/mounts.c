@@ -99,14 +99,12 @@ static int open_source(const sv_mount *m, const attributes *a)
     return r < 0 ? r : lfs_steal_fd(&fd);
 }
 
-/* A detached mount for one start: a copy where there may be more of them, as far as the kernel can (6.15). */
+/* A detached mount for one start: a copy where there may be more of them. */
 static int take_detached(const sv_spec *spec, int mount)
 {
-    int fd = -EINVAL;
-
-    if (spec->state >= 0)
-        fd = lfs_sys_open_tree(mount, "", LFS_OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE);
-    return fd == -EINVAL ? lfs_sys(fcntl(mount, F_DUPFD_CLOEXEC, 3)) : fd;
+    if (spec->places != NULL)
+        return sv_places_copy(spec->places, mount);
+    return lfs_sys(fcntl(mount, F_DUPFD_CLOEXEC, 3));
 }
 
 /* *out stays -1 where the mount is to be made inside. */

@@ -72,6 +72,7 @@ typedef struct sv_spec {
     int *cgroups;
     size_t ncgroups;
     /* its supervisor */
+    const struct sv_places *places; /* NULL: it is started once */
     const char *name;
     int state, socket, client, open_stdin, stdin_once, no_log;
     uint64_t log_max_size, log_max_files;

@@ -6,6 +6,7 @@
  *   root.c     its root: proc, sys, mounts, pivot
  *   dev.c      /dev, terminals
  *   mounts.c   mounts of the spec
+ *   places.c   where those are kept that are wanted again
  *   paths.c    names inside the root
  *   self.c     identity, limits, descriptors, exec
  *   init.c     the reaper
@@ -43,6 +44,15 @@ void sv_mounts_release(const sv_spec *spec, sv_prepared *p);
 int sv_mounts_root(const sv_spec *spec, const sv_prepared *p, lfs_error *error); /* a detached mount */
 int sv_mounts_place(const sv_spec *spec, const sv_prepared *p, int root, size_t i, lfs_error *error);
 int sv_mount_on(int mount, int target, const char *name, lfs_error *error);
+
+/* places.c: detached mounts that more than one start needs. -1, -1: the kernel copies them as they are. */
+typedef struct sv_places {
+    int home, own; /* mount namespaces: the supervisor's, and that of the mounts */
+} sv_places;
+
+int sv_places_keep(const sv_spec *spec, sv_places *places, lfs_error *error);
+int sv_places_make(const int *mounts, size_t n, sv_places *places, lfs_error *error); /* whatever the kernel can */
+int sv_places_copy(const sv_places *places, int mount);
 
 /* root.c: in the new mount namespace. *tty is the terminal's slave end and *master its other end, or both -1. */
 int sv_root_enter(const sv_spec *spec, const sv_prepared *p, int *master, int *tty, lfs_error *error);

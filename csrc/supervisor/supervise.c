@@ -80,6 +80,7 @@ static int start(sv_supervisor *s, int *command, lfs_error *error)
         r = make_stdio(s, stdio, error);
     memcpy(spec.stdio, stdio, sizeof stdio);
     spec.die_with_parent = 1;
+    spec.places = &s->places;
     if (r >= 0)
         r = sv_start(&spec, 0, &s->process, command, error);
     for (int i = 0; i < 3; i++)
@@ -355,6 +356,8 @@ static int begin(sv_supervisor *s, int *command, lfs_error *error)
     s->log.fd = -1;
     if (!s->spec->no_log)
         r = sv_log_open(&s->log, s->spec->state, s->spec->log_max_size, s->spec->log_max_files, error);
+    if (r >= 0)
+        r = sv_places_keep(s->spec, &s->places, error);
     if (r >= 0)
         r = sv_clients_listen(s, error);
     if (r >= 0 && s->spec->client >= 0)

@@ -60,6 +60,7 @@ typedef struct sv_client {
 
 typedef struct sv_supervisor {
     const sv_spec *spec;
+    sv_places places;
     sv_status status;
     sv_log log;
     sv_process process; /* pid -1: none runs */

@@ -2,10 +2,12 @@
 #define _GNU_SOURCE
 #include "check.h"
 #include "mount.h"
+#include "supervisor/start.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The lowest free descriptor: the same before and after, nothing leaked below it. */
@@ -92,12 +94,45 @@ static void test_old_overlay(void)
     CHECK(system(command) == 0 && next_fd() == before);
 }
 
+/* What kernels before 6.15 need for a second start, which newer ones can do as well. */
+static void test_places(void)
+{
+    int before = next_fd(), mounts[2], copies[2];
+    struct stat here, there;
+    sv_places places;
+    lfs_error error = {0};
+
+    CHECK(stat("/proc/self/ns/mnt", &here) == 0);
+    for (int i = 0; i < 2; i++) {
+        mounts[i] = lfs_fs_mount("tmpfs", NULL, 0, &error);
+        CHECK(mounts[i] >= 0 && mkdirat(mounts[i], i == 0 ? "first" : "second", 0700) == 0);
+    }
+    CHECK(sv_places_make(mounts, 2, &places, &error) == 0);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 2; i++) {
+            copies[i] = sv_places_copy(&places, mounts[i]);
+            CHECK(copies[i] >= 0 && faccessat(copies[i], i == 0 ? "first" : "second", F_OK, 0) == 0);
+        }
+        for (int i = 0; i < 2; i++)
+            close(copies[i]);
+        CHECK(stat("/proc/self/ns/mnt", &there) == 0 && there.st_ino == here.st_ino);
+        CHECK(access("/proc/self", F_OK) == 0);
+    }
+    for (int i = 0; i < 2; i++)
+        close(mounts[i]);
+    close(places.home);
+    close(places.own);
+    CHECK(next_fd() == before);
+}
+
 int main(void)
 {
-    if (geteuid() == 0)
+    if (geteuid() == 0) {
         test_old_overlay();
-    else
-        puts("skipped: overlays need root");
+        test_places();
+    } else {
+        puts("skipped: mounts need root");
+    }
     test_overlay_arguments();
     test_failures_leave_nothing();
     return 0;
