@@ -71,26 +71,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def created(self) -> float:
         """When it says it was made, in seconds since 1970; 0 where it does not say."""
-        from datetime import datetime  # who runs an image does not ask
-
-        try:
-            return datetime.fromisoformat(_whole_microseconds(self.config.created or "")).timestamp()
-        except ValueError:
-            return 0.0
+        return self.config.created_seconds
 
     @property
     def familiar_names(self) -> tuple[str, ...]:
         """Its names as docker shows them."""
         return tuple(Reference.parse(name).familiar for name in self.names)
-
-
-def _whole_microseconds(text: str) -> str:
-    """RFC 3339 text without the digits of a fraction that datetime does not take."""
-    head, dot, tail = text.partition(".")
-    if not dot:
-        return text
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return f"{head}.{tail[: min(digits, 6)]:0<6}{tail[digits:]}"
 
 
 class Removal(msgspec.Struct, frozen=True):

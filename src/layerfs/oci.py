@@ -195,6 +195,16 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.config or RunConfig()
 
     @property
+    def created_seconds(self) -> float:
+        """When it says it was made, in seconds since 1970; 0 where it does not say."""
+        from datetime import datetime  # who runs an image does not ask
+
+        try:
+            return datetime.fromisoformat(_whole_microseconds(self.created or "")).timestamp()
+        except ValueError:
+            return 0.0
+
+    @property
     def platform(self) -> Platform:
         """What the image is for."""
         return Platform(os=self.os, architecture=self.architecture, variant=self.variant)
@@ -203,6 +213,15 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     def chain_id(self) -> Digest | None:
         """The identity of the whole stack; None without layers."""
         return chain_id(self.diff_ids) if self.diff_ids else None
+
+
+def _whole_microseconds(text: str) -> str:
+    """RFC 3339 text without the digits of a fraction that datetime does not take."""
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return text
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return f"{head}.{tail[: min(digits, 6)]:0<6}{tail[digits:]}"
 
 
 _T = TypeVar("_T")
