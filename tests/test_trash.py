@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from layerfs import trash, userns
+from layerfs import trash
 from layerfs.errors import LayerfsError
 from layerfs.trash import Trash
 
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from layerfs import trash, userns
+from layerfs import trash
 root = Path(sys.argv[1])
 def slow(path):
     print("deleting", flush=True)
     time.sleep(float(sys.argv[2]))
     real(path)
-real = userns.remove_owned
-userns.remove_owned = slow
+real = trash._remove
+trash._remove = slow
 there = trash.Trash(root)
 (root / "a" / "b").mkdir(parents=True)
 there.take(root / "a")
@@ -39,13 +39,13 @@ def fill(root: Path, name: str) -> Path:
 
 def hold(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Deleting waits for the event."""
-    go, real = threading.Event(), userns.remove_owned
+    go, real = threading.Event(), trash._remove
 
     def held(path: Path) -> None:
         assert go.wait(10)
         real(path)
 
-    monkeypatch.setattr(userns, "remove_owned", held)
+    monkeypatch.setattr(trash, "_remove", held)
     return go
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_deleted_is_told_by_the_sweep_alone(tmp_path: Path, monke
     def refuse(path: Path) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
-    monkeypatch.setattr(userns, "remove_owned", refuse)
+    monkeypatch.setattr(trash, "_remove", refuse)
     there = Trash(tmp_path)
     there.take(fill(tmp_path, "one"))
     there.empty()

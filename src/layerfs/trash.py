@@ -99,11 +99,15 @@ def _delete(path: Path) -> None:
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.geteuid() == 0:
-            remove_tree(path)
-        else:
-            userns.remove_owned(path)
+        _remove(path)
     except (BlockingIOError, FileNotFoundError):
         pass
     finally:
         os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    if os.geteuid() == 0:
+        remove_tree(path)
+    else:
+        userns.remove_owned(path)
