@@ -10,12 +10,12 @@ from pathlib import Path
 
 from layerfs.build.check import check_dockerfile
 from layerfs.build.ignore import Matcher, read_patterns
-from layerfs.build.parser import parse
+from layerfs.build.parser import INSTRUCTIONS, parse
 from layerfs.errors import InvalidInputError
 from layerfs.reference import Reference, is_id_prefix
 from layerfs.variables import expand, split_words
 
-__all__ = ["HERE", "SEEDS", "TARGETS", "regressions"]
+__all__ = ["HERE", "SEEDS", "TARGETS", "WORDS", "regressions"]
 
 HERE = Path(__file__).parent
 _DOCKERFILES = HERE.parent / "build" / "dockerfiles"
@@ -109,6 +109,19 @@ SEEDS: dict[str, list[bytes]] = {
         b"${A/b/x} ${A//b/${EMPTY:-y}} ${L/a*a/x}", b"a\\ b \"c d\"'e'",
     ],
 }  # fmt: skip
+
+WORDS: dict[str, list[bytes]] = {
+    "dockerfile": [
+        *(f"\n{word} ".encode() for word in INSTRUCTIONS),
+        b"<<EOF", b"\nEOF\n", b"<<-'E' ", b"# escape=`\n", b"# syntax=", b"# check=skip=",
+        b"--mount=type=cache,target=",
+        b"--from=", b"--chown=", b"--platform=", b" AS ", b"[\"", b"\", \"", b"\"]", b"\\\n", b"${", b":-", b"scratch",
+    ],
+    "reference": [b"localhost", b"docker.io/", b"library/", b"@sha256:", b":5000", b"[::1]", b"__", b"latest"],
+    "ignore": [b"**", b"**/", b"/**", b"!", b"[^", b"]", b"\\", b"..", b"\n"],
+    "expand": [b"${A", b"${EMPTY", b":-", b":+", b":?", b"##", b"%%", b"//", b"}", b"\\", b"$A"],
+}  # fmt: skip
+"""What inputs of a target are made of."""
 
 
 def regressions(name: str) -> Iterable[Path]:
