@@ -18,7 +18,7 @@ __all__ = ["import_http", "import_values"]
 
 _OF_PATHLIB = "urllib.parse:quote_from_bytes"  # up to Python 3.12
 _OF_MSGSPEC = ("textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
-_OF_URLLIB3 = ("calendar", "importlib.metadata:version", "json", "random", "traceback")
+_OF_URLLIB3 = ("calendar", "hmac", "importlib.metadata:version", "json", "mimetypes", "random", "traceback")
 
 
 class _Linux:
