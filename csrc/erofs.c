@@ -10,7 +10,8 @@
  * shared by reference between layers; no regular file is inlined. A whole chunk of zeros becomes a hole, and
  * its file is then described by a chunk table, which is parked among the content until the inodes are written.
  *
- * The root is the first inode (nid 1), because the superblock has 16 bits for it. Then parents come before
+ * The root is the first inode, because the superblock has 16 bits for its nid: 1, or a few more where what it
+ * lists would not end in the block that it begins in. Then parents come before
  * children, and a directory's children lie together, which is the order in which they are read.
  *
  * Sources: the kernel's Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h.

@@ -241,7 +241,7 @@ static int write_superblock(erofs_backend *b, const plan *p, const uint8_t *uuid
     lfs_put32(sb, 0xe0f5e1e2u);
     lfs_put32(sb + 0x08, COMPAT_CHECKSUM | COMPAT_MTIME);
     sb[0x0c] = (uint8_t)b->block_bits;
-    lfs_put16(sb + 0x0e, 1);
+    lfs_put16(sb + 0x0e, (uint16_t)lfs_tree_node(p->t, LFS_TREE_ROOT)->number);
     lfs_put64(sb + 0x10, p->norder);
     lfs_put64(sb + 0x18, (uint64_t)p->epoch);
     lfs_put32(sb + 0x20, p->epoch_nsec);

@@ -41,6 +41,18 @@ def test_block_sizes_give_the_same_tree(name: str, tmp_path: Path) -> None:
         assert_same(trees[0], other)
 
 
+@pytest.mark.parametrize("mtime", [0, 5])
+def test_a_root_of_any_size(tmp_path: Path, mtime: int) -> None:
+    """Where what the root lists does not fit behind its inode in the first block, the root stands further on."""
+    for length in range(100, 256, 3):
+        names = ["a" * 150, "b" * length]
+        data = t.archive(*(t.file(name, b"x", mtime=mtime + number) for number, name in enumerate(names)))
+        layer = unpack(data, tmp_path / str(length), block_size=512)
+        shown = tree(layer)
+        assert set(shown) >= {name.encode() for name in names}, length
+        assert_same(read_tree(layer.path), shown)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_archive_gives_the_same_file(name: str, tmp_path: Path) -> None:
     a, b = (unpack(sample(name), tmp_path / n, splits=s) for n, s in (("a", []), ("b", [997])))
