@@ -95,3 +95,11 @@ def test_a_store_is_migrated_when_its_containers_have_ended(store):
     found = store.containers.get(container.id)
     assert (found.status, found.exit_code) == ("exited", 0)
     assert Path(store.mount(container.id), "greeting").read_text() == "hello\n"
+
+
+def test_the_end_of_a_detached_container_takes_the_mounts_of_its_layers_along(store):
+    container = store.containers.start(options("true", runtime="builtin", rm=True))
+    deadline = time.monotonic() + 20
+    while container.directory.exists() or os.listdir(store.root / "snapshots") or store.layers.mounted():
+        assert time.monotonic() < deadline, (os.listdir(store.root / "snapshots"), store.layers.mounted())
+        time.sleep(0.01)

@@ -30,7 +30,11 @@ LIVE = ("running", "paused", "restarting")
 """States of a container that somebody keeps."""
 
 _STOP_SECONDS = 10
-_HOOK = "import sys, layerfs; layerfs.Store.open(sys.argv[1], sys.argv[2], create=False).containers.settle(sys.argv[3])"
+_HOOK = """
+import sys, layerfs
+with layerfs.Store.open(sys.argv[1], sys.argv[2], create=False) as store:
+    store.containers.settle(sys.argv[3])
+"""
 
 
 def socket_directory(parts: Parts, id: str) -> Path:
