@@ -21,6 +21,7 @@ from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, LayerfsError, NotFoundError
 
 pytestmark = pytest.mark.root
+_TWO = "docker.io/library/two:1"
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +305,33 @@ def test_a_container_that_is_removed_while_it_is_checked(
         assert list(store.check(repair=True)) == []
         assert len(asked) >= stale
     assert not (world.place / "root" / "layerfs.db.damaged").exists()
+
+
+def test_an_image_that_is_removed_while_it_is_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row was read before, and is no reason to bring it again."""
+    world.reset(world.template)
+    with world.open() as store:
+        rows = store.database.images()
+        store.remove_image("two:1")
+        store.remove_image(f"{world.host}/pulled:1")
+        monkeypatch.setattr(type(store.database), "images", lambda database: rows)
+        assert list(store.check(repair=True)) == []
+        assert [name for name, _ in store.database.names()] == sorted(
+            set(world.names) - {_TWO, f"{world.host}/pulled:1"}
+        )
+
+
+def test_layers_that_are_swept_while_they_are_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.reset(world.template)
+    with world.open() as store:
+        going = store.images.get("two:1").diff_ids
+        store.remove_image("two:1", prune=False)
+        real = type(store.layers).verify
+
+        def verify(layers: object, diff_id: Digest, quick: bool = False) -> None:
+            real(store.layers, diff_id, quick)
+            if diff_id in going:
+                store.sweep()
+
+        monkeypatch.setattr(type(store.layers), "verify", verify)
+        assert list(store.check(quick=True)) == []

@@ -190,7 +190,11 @@ class _Check:
     def _layer_row(self, diff_id: Digest) -> Iterator[Finding]:
         """The record of a good layer says what the layer says. One without a record is litter, unless it is needed."""
         database = self.parts.database
-        row, layer = database.layer(diff_id), self.parts.layers.get(diff_id)
+        row = database.layer(diff_id)
+        try:
+            layer = self.parts.layers.get(diff_id)
+        except NotFoundError:
+            return  # it has been removed meanwhile
         if row is None:
             if database.is_layer_needed(diff_id) and not database.is_leased(diff_id):
                 if self.repair:
@@ -216,6 +220,8 @@ class _Check:
             try:
                 yield from self._image(row)
             except LayerfsError as exc:
+                if self.parts.database.image(row.target.digest) is None:
+                    continue  # it has been removed meanwhile
                 names = self._names(row)
                 if self.mender is not None and self.mender.image(row):
                     yield Finding("image", row.target.digest, str(exc), names, True)
@@ -227,7 +233,7 @@ class _Check:
     def _image(self, row: ImageRow) -> Iterator[Finding]:
         database, digest = self.parts.database, row.target.digest
         document = parse_manifest(self.parts.content.read(digest, MANIFEST_LIMIT), row.target.media_type)
-        if not self.parts.images.is_recorded(row):
+        if not self.parts.images.is_recorded(row) and database.image(digest) is not None:
             if self.repair:
                 self.parts.images.add(row.target)
             yield self._record(f"image {digest}", "its record is wrong", self._names(row))
@@ -235,7 +241,8 @@ class _Check:
             return
         image = self.parts.images.load(row)
         for diff_id in image.diff_ids:
-            if not self.parts.layers.has(diff_id) and database.layer(diff_id) is None:
+            missing = not self.parts.layers.has(diff_id) and database.layer(diff_id) is None
+            if missing and database.image(digest) is not None:
                 repaired = self.mender is not None and self.mender.layer(diff_id)
                 yield Finding("layer", diff_id, "missing", self._names(row), repaired)
 
