@@ -1,7 +1,6 @@
 """What a store and its host are: ``info``."""
 
 import os
-import platform
 from typing import Any
 
 from layerfs import native
@@ -17,14 +16,14 @@ def info(parts: Parts, layer_format: str) -> dict[str, Any]:
     features, reasons = _features(parts)
     runtimes = _runtimes(parts)
     states = [row.state.get("status", "created") for row in parts.database.containers()]
-    rows = parts.database.layers()
+    rows, host = parts.database.layers(), os.uname()
     return {
         "Root": str(parts.places.root),
         "RunRoot": str(parts.places.run),
         "LayerFormat": layer_format,
         "LayerFormatReason": _format_reason(layer_format, features, reasons),
-        "KernelVersion": platform.release(),
-        "Architecture": platform.machine(),
+        "KernelVersion": host.release,
+        "Architecture": host.machine,
         "Rootless": os.geteuid() != 0,
         "Features": features,
         "FeatureReasons": reasons,
