@@ -169,6 +169,27 @@ def test_interrupt_ends_a_push_at_once(registry: FakeRegistry, command: Command,
         assert process.returncode == 130
 
 
+def test_interrupt_while_it_connects(registry: FakeRegistry, command: Command, tmp_path: Path) -> None:
+    """To a host that does not even refuse."""
+    with open_store(tmp_path) as store, access(tmp_path) as reach:
+        pull(store.parts, serve(registry, "app", "v1", TWO), access=reach)
+        for each in TWO.layers:
+            store.content.delete(Digest(digest_of(each)))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port = listener.getsockname()[1]
+        first = socket.create_connection(("127.0.0.1", port))  # all there is room for
+        with first:
+            for words in (
+                ("pull", f"127.0.0.1:{port}/app:v1"),
+                ("push", f"{registry.host}/app:v1", f"127.0.0.1:{port}/a"),
+            ):
+                process = command(*words)
+                time.sleep(1.5)
+                assert process.poll() is None
+                assert interrupted(process) < PATIENCE
+                assert process.returncode == 130
+
+
 def test_a_pull_that_stands_still_blocks_nobody(registry: FakeRegistry, command: Command, tmp_path: Path) -> None:
     """Also not of the image that is coming: what is not there yet is not there."""
     fault = Fault("GET", layer(TWO, 0), stall=300_000)
@@ -189,6 +210,7 @@ def test_a_pull_that_stands_still_blocks_nobody(registry: FakeRegistry, command:
         ("ps", "-a"),
         ("system", "df"),
         ("image", "prune", "-f"),
+        ("rmi", "box"),
     ]
     for each in words:
         started = time.monotonic()

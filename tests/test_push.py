@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,24 @@ def test_dropped_blob_is_left_when_the_registry_has_it(
     source.log.clear()
     assert push(store.parts, pulled, f"{source.host}/team/app:v2", access=reach).target.digest == IMAGE.digest
     assert source.received("/blobs/") == 0
+
+
+def test_what_the_registry_has_is_asked_at_once(
+    target: FakeRegistry, source: FakeRegistry, store: Store, reach: Access
+) -> None:
+    """Each question is a journey there and back; those of all layers go together."""
+    image = make_image([1000 + number for number in range(8)], seed=40)
+    reference = serve(source, "app", "v1", image)
+    serve(target, "copy", "other", image)
+    pull(store.parts, reference, access=reach)
+    for each in image.layers:
+        store.content.delete(Digest(digest_of(each)))
+    target.faults.append(Fault("HEAD", "blobs", delay=0.25))
+    started = time.monotonic()
+    push(store.parts, reference, f"{target.host}/copy:v1", access=reach)
+    assert time.monotonic() - started < 0.25 * 8
+    assert target.count("HEAD", "blobs") == 8
+    assert layers_of(target, "copy", "v1") == list(image.layers)
 
 
 def test_dropped_blob_is_made_again(target: FakeRegistry, store: Store, reach: Access, pulled: str) -> None:

@@ -59,6 +59,7 @@ __all__ = ["Pushed", "push"]
 _OCI_TYPES = {"none": MEDIA_LAYER, "gzip": MEDIA_LAYER_GZIP, "zstd": MEDIA_LAYER_ZSTD}
 _DOCKER_TYPES = {"none": DOCKER_LAYER, "gzip": DOCKER_LAYER_GZIP, "zstd": DOCKER_LAYER_ZSTD}
 _DEPTH_LIMIT = 8
+_ASKING = 4
 _COMPRESSING = 2
 _QUEUED = 8
 
@@ -208,30 +209,40 @@ class _Push:
             raise IntegrityError(f"image {manifest.config.digest}: its manifest has another number of layers")
         self._lease.protect(config.diff_ids)
         docker = manifest.media_type == DOCKER_MANIFEST
-        wanted = {
+        without = {
             layer.digest: (layer, diff_id)
             for layer, diff_id in zip(layers, config.diff_ids, strict=True)
-            if not self._goes_as_it_is(layer, diff_id)
+            if not self._content.has(layer) and not (layer.digest == diff_id and self._compression == "none")
         }
-        with ThreadPoolExecutor(_COMPRESSING, thread_name_prefix="compress") as pool:
-            try:
-                futures = {
-                    digest: pool.submit(self._send, layer, diff_id, docker)
-                    for digest, (layer, diff_id) in wanted.items()
-                }
-                return [futures[layer.digest].result() if layer.digest in futures else layer for layer in layers]
-            except BaseException:
-                self._stop.set()
-                self._sink.interrupt()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        replaced = self._replaced(without, docker)
+        return [replaced.get(layer.digest, layer) for layer in layers]
 
-    def _goes_as_it_is(self, layer: Descriptor, diff_id: Digest) -> bool:
-        if self._content.has(layer):
-            return True
-        if layer.digest == diff_id:
-            return self._compression == "none"
-        return self._sink.has(layer)
+    def _replaced(self, without: dict[Digest, tuple[Descriptor, Digest]], docker: bool) -> dict[Digest, Descriptor]:
+        """What goes instead of layers without blobs; those that the registry has anyway go as they are."""
+        asking = ThreadPoolExecutor(_ASKING, thread_name_prefix="ask")
+        compressing = ThreadPoolExecutor(_COMPRESSING, thread_name_prefix="compress")
+        try:
+            # A plain layer is sent compressed, wherever else it is.
+            asked = [layer for layer, diff_id in without.values() if layer.digest != diff_id]
+            answers = asking.map(self._sink.has, asked)
+            there = {layer.digest for layer, has in zip(asked, answers, strict=True) if has}
+            futures = {
+                digest: compressing.submit(self._send, layer, diff_id, docker)
+                for digest, (layer, diff_id) in without.items()
+                if digest not in there
+            }
+            return {digest: future.result() for digest, future in futures.items()}
+        except BaseException as exc:
+            self._stop.set()
+            self._sink.interrupt()
+            # One that is connecting cannot be woken, and a program that is being ended does not wait for it.
+            ended = isinstance(exc, KeyboardInterrupt | SystemExit)
+            for pool in (asking, compressing):
+                pool.shutdown(wait=not ended, cancel_futures=True)
+            raise
+        finally:
+            for pool in (asking, compressing):
+                pool.shutdown(wait=False)
 
     def _send(self, layer: Descriptor, diff_id: Digest, docker: bool) -> Descriptor:
         """The blob to name instead of ``layer``; compressed and sent, unless it is known and there."""

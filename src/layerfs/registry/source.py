@@ -100,15 +100,17 @@ class RegistrySource:
 
     def close(self) -> None:
         """End the threads of parallel ranges."""
-        self.interrupt()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self.__exit__(None)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.interrupt()
+        # One that is connecting cannot be woken, and a program that is being ended does not wait for it.
+        ended = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
+        if self._pool is not None:
+            self._pool.shutdown(wait=not ended, cancel_futures=True)
 
 
 class _Manifest:
