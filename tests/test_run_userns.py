@@ -2,13 +2,17 @@
 
 import io
 import os
+import shutil
+import stat
 import tarfile
+import time
+from pathlib import Path
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
+from boxes import RUNTIMES, add_box, needs_busybox, options, run
 
 from layerfs import Store
-from layerfs.errors import InvalidInputError, NotFoundError, UnsupportedError
+from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
 
@@ -23,14 +27,21 @@ def store(tmp_path_factory):
         store.snapshots.release_layers()
 
 
-def sh(store, script, **flags):
-    return run(store, "sh", "-c", script, userns="auto", **flags)  # auto takes the runtime that can
+@pytest.fixture(params=RUNTIMES)
+def runtime(request):
+    if request.param != "builtin" and shutil.which(request.param) is None:
+        pytest.skip(f"needs the Debian package {request.param}")
+    return request.param
 
 
-def test_owners(store):
+def sh(store, runtime, script, **flags):
+    return run(store, "sh", "-c", script, userns="auto", runtime=runtime, **flags)
+
+
+def test_owners(store, runtime):
     script = "cat /proc/self/uid_map; id -u; stat -c '%u %g' /etc/passwd /data /data/seed /etc/hosts;"
     script += " touch /new; chown 7:8 /new; stat -c '%u %g' /new"
-    ran = sh(store, script)
+    ran = sh(store, runtime, script)
     lines = ran.out.splitlines()
     inside, outside, count = map(int, lines[0].split())
     assert (inside, count) == (0, 65536)
@@ -52,21 +63,25 @@ def test_two_have_different_numbers(store):
     second.remove()
 
 
-def test_it_is_nobody_on_the_host(store, tmp_path):
+def test_it_is_nobody_on_the_host(store, runtime, tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "dir").mkdir()
     ran = sh(
-        store, "cat /host/secret; touch /host/dir/x; mount -t proc p /tmp; id -u", volume=[f"{tmp_path}:/host"], rm=True
+        store,
+        runtime,
+        "cat /host/secret; touch /host/dir/x; mount -t proc p /tmp; id -u",
+        volume=[f"{tmp_path}:/host"],
+        rm=True,
     )
     assert ran.out == "0\n"
     assert ran.err.count("denied") >= 2
     assert list((tmp_path / "dir").iterdir()) == []
 
 
-def test_volumes_keep_their_owners(store):
+def test_volumes_keep_their_owners(store, runtime):
     script = "stat -c '%u %g' /data/seed; touch /data/mine; chown 5 /data/mine"
-    assert sh(store, script, volume=["vol:/data"], rm=True).out == "1000 0\n"
+    assert sh(store, runtime, script, volume=["vol:/data"], rm=True).out == "1000 0\n"
     mountpoint = store.containers.volumes.get("vol").mountpoint
     assert (mountpoint / "mine").stat().st_uid == 5
     assert (mountpoint / "seed").stat().st_uid == 1000
@@ -83,8 +98,8 @@ def output(container, script):
         return file.read()
 
 
-def test_a_life(store, tmp_path):
-    chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime="builtin", volume=["vol:/vol"])
+def test_a_life(store, runtime, tmp_path):
+    chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime=runtime, volume=["vol:/vol"])
     container = store.containers.start(chosen)
     base = container.config.id_map[0]
     assert os.stat(f"/proc/{container.pid}").st_uid == base
@@ -113,6 +128,34 @@ def test_a_life(store, tmp_path):
     container.copy_in(str(tmp_path / "f"), "/tmp")
     container.remove()
     store.containers.volumes.remove("vol")
+
+
+@pytest.mark.parametrize("network", ["host", "none"])
+def test_nothing_is_left_and_our_directories_stay_closed(store, runtime, network):
+    ran = sh(store, runtime, "cat /proc/self/mounts; ls -ln /sys/fs/cgroup; id -u; exit 3", network=network, rm=True)
+    assert (ran.code, ran.out.splitlines()[-1]) == (3, "0")
+    assert list((store.run_root / "containers").iterdir()) == []
+    assert stat.S_IMODE(store.run_root.stat().st_mode) == 0o700
+    assert [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if ran.container.id in line] == []
+
+
+def test_init_and_a_terminal_go_with_it(store, runtime):
+    assert sh(store, runtime, "cat /proc/1/comm", init=True, rm=True).out == "layerfs-init\n"
+    container = store.containers.start(
+        options("sh", "-c", "tty; id -u; exec sleep 100", userns="auto", runtime=runtime, tty=True)
+    )
+    deadline = time.monotonic() + 20
+    while b"0" not in (text := b"".join(entry.text for entry in container.logs())).splitlines():
+        assert time.monotonic() < deadline, text
+        time.sleep(0.02)
+    assert text.startswith(b"/dev/")
+    container.remove(force=True)
+
+
+def test_a_command_that_is_not_there(store, runtime):
+    with pytest.raises(LayerfsError) as caught:
+        run(store, "nothere", userns="auto", runtime=runtime, rm=True)
+    assert caught.value.exit_code == 127
 
 
 def test_what_it_cannot_go_with(store):

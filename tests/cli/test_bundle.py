@@ -35,6 +35,12 @@ def test_a_bundle_whose_root_is_mounted(layerfs, box, tmp_path):
     assert not os.path.ismount(bundle / "rootfs")
 
 
+def test_a_bundle_of_a_user_namespace_is_refused(layerfs, box, tmp_path):
+    error = layerfs.error("bundle", "--userns", "auto", "box", tmp_path / "bundle", code=None)
+    assert "--userns auto: not offered for bundles" in error
+    assert layerfs("ps", "-aq") == ""
+
+
 def test_a_bundle_with_instructions(layerfs, box, tmp_path):
     bundle = tmp_path / "with space"
     id, *commands = layerfs("bundle", "--mount-instructions", "box", bundle, "cat", "/old").splitlines()

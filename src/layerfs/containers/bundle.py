@@ -12,7 +12,7 @@ from layerfs.containers.merged import merged
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
 from layerfs.containers.starting import run_spec
-from layerfs.errors import ExistsError, system_errors
+from layerfs.errors import ExistsError, UnsupportedError, system_errors
 from layerfs.oci import Platform
 from layerfs.runtime import oci_config, with_init
 
@@ -61,6 +61,8 @@ def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool
 
     With ``mounted`` the root is mounted in it, until ``unmount`` or the removal of the container.
     """
+    if config.id_map is not None:
+        raise UnsupportedError("option --userns auto: not offered for bundles: their mounts would have other owners")
     directory = directory.absolute()
     with system_errors(f"write the bundle {directory}"):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

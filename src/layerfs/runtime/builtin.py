@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:  # for --ulimit alone
     resource = LateModule("resource")
 
-__all__ = ["BuiltinRuntime"]
+__all__ = ["BuiltinRuntime", "opened_userns", "with_owners"]
 
 _AT_FDCWD = -100
 
@@ -116,9 +116,8 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
     uids, gids = (spec.maps.uids, spec.maps.gids) if spec.maps is not None else ((), ())
     mounts = spec.mounts
     if uids and os.geteuid() == 0:
-        userns = native.userns_open(uids, gids)
-        stack.callback(os.close, userns)
-        mounts = tuple(_mapped(mount, userns, stack) for mount in mounts)
+        with opened_userns(uids, gids) as userns:
+            mounts = with_owners(spec, userns, stack).mounts
     overlay: dict[str, Any] = {}
     if spec.overlay is not None:
         overlay = {key: getattr(spec.overlay, key) for key in ("lowers", "upper", "work")}
@@ -152,6 +151,21 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         ],
         "mounts": [*map(_mount, mounts), *_extra_mounts(spec)],
     }
+
+
+@contextmanager
+def opened_userns(uids: Sequence[tuple[int, int, int]], gids: Sequence[tuple[int, int, int]]) -> Iterator[int]:
+    """A descriptor of a user namespace with these maps."""
+    fd = native.userns_open(uids, gids)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def with_owners(spec: RunSpec, userns: int, stack: ExitStack) -> RunSpec:
+    """The spec with the owners in its mounts seen by the maps of ``userns``, where they are to be."""
+    return msgspec.structs.replace(spec, mounts=tuple(_mapped(mount, userns, stack) for mount in spec.mounts))
 
 
 def _mapped(mount: MountSpec, userns: int, stack: ExitStack) -> MountSpec:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from layerfs.errors import UnsupportedError
@@ -28,6 +29,8 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
         "cgroupsPath": "/" + os.path.join((spec.cgroup_parent or "layerfs").strip("/"), spec.id),
         "devices": [_device(device) for device in spec.devices],
     }
+    if spec.maps is not None:
+        linux["uidMappings"], linux["gidMappings"] = map(_mappings, (spec.maps.uids, spec.maps.gids))
     if spec.seccomp:
         linux["seccomp"] = oci_seccomp(spec.capabilities)
     if not spec.privileged:
@@ -76,8 +79,14 @@ def oci_process(spec: RunSpec | ExecSpec) -> dict[str, Any]:
     }
 
 
+def _mappings(ranges: Sequence[tuple[int, int, int]]) -> list[dict[str, int]]:
+    return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in ranges]
+
+
 def _namespaces(spec: RunSpec) -> list[str]:
     kinds = ["mount", *(name for name in ("pid", "uts", "ipc", "cgroup") if name not in spec.share)]
+    if spec.maps is not None:
+        kinds.append("user")
     return [*kinds, "network"] if spec.network == "none" else kinds
 
 
@@ -115,6 +124,10 @@ def _system_mounts(spec: RunSpec) -> list[dict[str, Any]]:
         # The host's, as its namespace is: message queues cannot be mounted from another one.
         mounts = [entry for entry in mounts if entry[0] not in ("/dev/shm", "/dev/mqueue")]
         mounts.append(("/dev/shm", "bind", "/dev/shm", ["rbind", "nosuid", "noexec", "nodev"]))
+    if spec.maps is not None and spec.network == "host":
+        # A sysfs of one's own needs a network of one's own; cgroups are mounted over what comes with the host's.
+        sys = ("/sys", "bind", "/sys", ["rbind", "rprivate", *quiet, mode])
+        mounts = [sys if entry[0] == "/sys" else entry for entry in mounts]
     mounts = [entry for entry in mounts if entry[0] not in own]
     return [
         {"destination": target, "type": kind, "source": source, "options": options}

@@ -11,18 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs import native
 from layerfs.errors import InvalidInputError, LayerfsError, NativeError, UnsupportedError, native_error, system_errors
 from layerfs.fsutil import remove_tree
-from layerfs.runtime.builtin import supervise
+from layerfs.runtime.builtin import opened_userns, supervise, with_owners
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.inits import with_init
 from layerfs.runtime.lookup import check_command, check_directory
 from layerfs.runtime.oci import oci_config, oci_process
+from layerfs.runtime.programs import Launched, WithTerminal, spawned
 from layerfs.runtime.spec import ExecSpec, RunSpec, Started, Supervision, command_failure
 from layerfs.runtime.supervisor import read_report
 
@@ -33,6 +34,7 @@ __all__ = ["StandardRuntime"]
 
 _MESSAGE_LIMIT = 500
 _AT_FDCWD = -100
+_OPEN_ROOT = "/dev/layerfs-root"  # /dev is one of its own where the launcher has made the mount namespace
 
 
 class StandardRuntime:
@@ -47,15 +49,16 @@ class StandardRuntime:
         """See ``Runtime.start``."""
         with ExitStack() as undo:
             bundle = self._make_bundle(spec, root, undo)
-            child = _RuntimeChild(self, spec, bundle / "run", self._run_words(bundle), stdio)
+            host = self._host_fields(bundle) if spec.maps is not None else None
+            child = _RuntimeChild(self, spec, bundle / "run", self._run_words(bundle), stdio, host)
             child.wait_started()
             undo.pop_all()
             return child
 
     def _make_bundle(self, spec: RunSpec, root: int, undo: ExitStack) -> Path:
         bundle = self.bundle(spec.id)
-        if spec.overlay is not None or spec.maps is not None:
-            raise UnsupportedError(f"user namespace: not offered with {self.name}", hint="use --runtime builtin")
+        if spec.overlay is not None:
+            raise UnsupportedError(f"without privilege: not offered with {self.name}", hint="use --runtime builtin")
         check_command(spec, root)
         _check_mount_points(root, self.name)
         if bundle.exists():  # of a run whose keeper was killed
@@ -67,10 +70,35 @@ class StandardRuntime:
         with system_errors(f"write the bundle {bundle}"):
             (bundle / "rootfs").mkdir(parents=True, mode=0o700)
             (bundle / "run").mkdir(mode=0o700)
+            if spec.maps is not None:
+                with opened_userns(spec.maps.uids, spec.maps.gids) as userns:
+                    spec = with_owners(spec, userns, undo)
             spec = _with_paths(spec, bundle / "mounts")
-            (bundle / "config.json").write_text(json.dumps(oci_config(spec, str(bundle / "rootfs"))))
+            rootfs = _OPEN_ROOT if spec.maps is not None else str(bundle / "rootfs")
+            (bundle / "config.json").write_text(json.dumps(oci_config(spec, rootfs)))
         native.attach(root, bundle / "rootfs")
         return bundle
+
+    def _host_fields(self, bundle: Path | None) -> dict[str, Any]:
+        """The fields of a launch on the host, but for a mount namespace of its own.
+
+        ``bundle``: its root is at ``_OPEN_ROOT`` there. A runtime looks for the root with the rights of the container's
+        user namespace, and on the host our directories are for us alone.
+        """
+        mounts = [
+            native.Mount(type="bind", source="/sys/fs/cgroup", target="/sys/fs/cgroup", options=["rec", "dev"]),
+        ]
+        if bundle is not None:
+            root = str(bundle / "rootfs")
+            mounts.append(native.Mount(type="bind", source=root, target=_OPEN_ROOT, options=["rec", "dev"]))
+        return {
+            "env": [f"PATH={os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"],
+            "capabilities": (1 << 63) - 1,
+            "new_privileges": True,
+            "privileged": True,
+            "share": ("pid", "ipc", "uts", "net", "cgroup"),
+            "mounts": mounts,
+        }
 
     def _run_words(self, bundle: Path) -> list[str]:
         return ["run", "--bundle", str(bundle)]
@@ -89,17 +117,8 @@ class StandardRuntime:
                 fields = {
                     "root": host,
                     "args": [*words, "--pid-file", str(place / "pid"), spec.id],
-                    "env": [f"PATH={os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"],
-                    "capabilities": (1 << 63) - 1,
-                    "new_privileges": True,
-                    "privileged": True,
-                    "share": ("pid", "ipc", "uts", "net", "cgroup"),
                     "tty": spec.tty,
-                    "mounts": [
-                        native.Mount(
-                            type="bind", source="/sys/fs/cgroup", target="/sys/fs/cgroup", options=["rec", "dev"]
-                        )
-                    ],
+                    **self._host_fields(bundle if spec.maps is not None else None),
                 }
                 supervise(spec.id, supervision, fields)
             finally:
@@ -141,7 +160,8 @@ class StandardRuntime:
             raise native_error(exc, f"execute in container {spec.id[:12]}: write {place}") from exc
         try:
             words = ["exec", "--process", str(place / "process.json"), *(["--detach"] if spec.detach else [])]
-            child = _RuntimeChild(self, spec, place, words, stdio)
+            host = self._host_fields(self.bundle(spec.id)) if _has_userns(spec.pid) else None
+            child = _RuntimeChild(self, spec, place, words, stdio, host)
             child.wait_started()
         except BaseException:
             remove_tree(place)
@@ -196,7 +216,11 @@ def _with_paths(spec: RunSpec, place: Path) -> RunSpec:
     for number, mount in enumerate(spec.mounts):
         if isinstance(mount.source, int):
             target = place / str(number)
-            target.mkdir(mode=0o700, parents=True)
+            if mount.is_dir:
+                target.mkdir(mode=0o700, parents=True)
+            else:
+                place.mkdir(mode=0o700, exist_ok=True)
+                target.touch(mode=0o600)
             native.attach(mount.source, target)
             mount = msgspec.structs.replace(mount, source=str(target))
         mounts.append(mount)
@@ -211,58 +235,8 @@ def remove_bundle(bundle: Path) -> None:
                 native.detach(place, lazy=True)
             # Whatever is mounted there still must not be emptied: only directories that are empty go.
             with suppress(FileNotFoundError):
-                os.rmdir(place)
+                os.rmdir(place) if place.is_dir() else os.unlink(place)
         remove_tree(bundle)
-
-
-def _spawned(words: list[str], stdio: tuple[int, int, int]) -> subprocess.Popen[bytes]:
-    """In a session of its own: signals of ours are handed on just once."""
-    import subprocess  # listing containers needs it not
-
-    return subprocess.Popen(words, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2], start_new_session=True)
-
-
-class _WithTerminal:
-    """A program with a session and a terminal of its own, whose other end is ``terminal``."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.terminal, theirs = os.openpty()
-        try:
-            # Who leads a session and opens a terminal has it as its controlling one; no code of ours runs in the child.
-            self.pid = os.posix_spawn(
-                words[0],
-                words,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.ttyname(theirs), os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_DUP2, 0, 1),
-                    (os.POSIX_SPAWN_DUP2, 0, 2),
-                ],
-                setsid=True,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
-        except BaseException:
-            os.close(self.terminal)
-            raise
-        finally:
-            os.close(theirs)
-        self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """The exit code, below 0 for a signal; None while it runs."""
-        return self._code if self._code is not None else self._reap(os.WNOHANG)
-
-    def wait(self) -> int:
-        """Wait for its end; the exit code."""
-        code = self._code if self._code is not None else self._reap(0)
-        assert code is not None
-        return code
-
-    def _reap(self, flags: int) -> int | None:
-        pid, status = os.waitpid(self.pid, flags)
-        if pid:
-            self._code = os.waitstatus_to_exitcode(status)
-        return self._code
 
 
 class _RuntimeChild:
@@ -279,7 +253,9 @@ class _RuntimeChild:
         place: Path,
         words: list[str],
         stdio: tuple[int, int, int],
+        host: dict[str, Any] | None = None,
     ) -> None:
+        """``host``: the fields of a launch, where the program needs a mount namespace of its own."""
         self._runtime = runtime
         self._id = spec.id
         self._command = spec.args[0]
@@ -292,13 +268,16 @@ class _RuntimeChild:
         self.pid = 0
         words = [*runtime.command(*runtime._log_words(place)), *words, "--pid-file", str(self._pid_file), spec.id]
         self.terminal: int | None = None
-        self._process: _WithTerminal | subprocess.Popen[bytes]
+        self._process: WithTerminal | Launched | subprocess.Popen[bytes]
         try:
-            if spec.tty:
-                self._process = _WithTerminal(words)
+            if host is not None:
+                self._process = Launched(words, host, stdio, tty=spec.tty)
+                self.terminal = self._process.terminal
+            elif spec.tty:
+                self._process = WithTerminal(words)
                 self.terminal = self._process.terminal
             else:
-                self._process = _spawned(words, stdio)
+                self._process = spawned(words, stdio)
         except OSError as exc:
             raise native_error(exc, f"run {runtime.program}") from exc
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -352,6 +331,13 @@ def _root_of(pid: int) -> Iterator[int]:
         yield root
     finally:
         os.close(root)
+
+
+def _has_userns(pid: int) -> bool:
+    """Whether a process is in another user namespace than this one."""
+    with suppress(OSError):
+        return os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    return False
 
 
 def _read_pid(path: Path) -> int:
