@@ -51,6 +51,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         options.only = [name for name in options.only if name not in LOADS or name == "load"]
     if options.growth == ["all"]:
         options.growth = list(CURVES)
+    if "build" in options.only:
+        options.only = list(dict.fromkeys([*options.only, *BUILDS]))
     for given, known in ((options.only, SUBJECTS), (options.peers, ENGINES), (options.growth, CURVES)):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}")
@@ -143,11 +145,12 @@ def _noise(options: argparse.Namespace) -> Path:
 
 
 def _context(options: argparse.Namespace) -> Path:
-    """The context of the build: 20,000 small files."""
+    """The contexts of builds: one without files, one of 20,000 small files."""
     context = Path(options.work / "context")
     if any(name in BUILDS for name in options.only):
+        (context / "runs").mkdir(parents=True)
         for n in range(20 if options.tiny else 20_000):
-            above = context / "files" / f"d{n // 100}"
+            above = context / "copies" / "files" / f"d{n // 100}"
             above.mkdir(parents=True, exist_ok=True)
             (above / f"f{n}").write_bytes(random.Random(n).randbytes(500))
     return context

@@ -44,6 +44,7 @@ GOALS = [
     Goal("pull", 0.15, ("podman", "containerd")),
     Goal("push", 0.3, ("podman", "docker")),
     Goal("build", 0.3, ("buildah", "docker")),
+    Goal("build-copy", 0.3, ("buildah", "docker")),
     Goal("build-again", 0.3, ("buildah", "docker")),
 ]
 
