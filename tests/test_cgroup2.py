@@ -1,6 +1,7 @@
 """Control groups of version 2, on a tree of plain files that stands for one: not every host has them."""
 
 import os
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -181,3 +182,78 @@ def test_which_version_a_host_has():
     both = Path("/sys/fs/cgroup/cpu,cpuacct")
     assert roots_in(HYBRID.splitlines()) == {"cpu": both, "cpuacct": both, "freezer": Path("/sys/fs/cgroup/freezer")}
     assert roots_in(["36 23 0:30 / /proc rw - proc proc rw\n"]) == {}
+
+
+# ---- a real hierarchy ----
+
+
+@pytest.fixture
+def real(monkeypatch):
+    """A place in the host's own hierarchy of version 2, whatever controllers it has there."""
+    with open("/proc/self/mountinfo") as file:
+        fields = [line.split() for line in file if " - cgroup2 " in line]
+    if os.geteuid() != 0 or not fields:
+        pytest.skip("needs root, and a mount of cgroup2")
+    root = Path(fields[0][4]) / f"layerfs-test-{os.getpid()}"
+    root.mkdir()
+    monkeypatch.setattr(cgroups, "_roots", lambda: {"": root})
+    monkeypatch.setattr(cgroups, "_all_roots", lambda: (root,))
+    yield root
+    for path in sorted(root.glob("**/"), key=lambda path: -len(path.parts)):
+        path.rmdir()
+
+
+@contextmanager
+def in_group(group, *words):
+    """A process in the group with the descriptors ``group``."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    try:
+        for fd in group:
+            procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=fd)
+            os.write(procs, str(process.pid).encode())
+            os.close(procs)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def cpu_time(pid):
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def test_the_kernel_freezes_thaws_counts_and_lets_go(real):
+    group = Cgroup("one")
+    with group.create(Limits()) as fds, in_group(fds, "sh", "-c", "while :; do :; done") as process:
+        assert group.pids() == [process.pid]
+        assert not group.is_frozen()
+        group.freeze()
+        assert group.is_frozen()
+        before = cpu_time(process.pid)
+        time.sleep(0.2)
+        assert cpu_time(process.pid) == before
+        group.thaw()
+        assert not group.is_frozen()
+        deadline = time.monotonic() + 10
+        while cpu_time(process.pid) == before:
+            assert time.monotonic() < deadline
+        group.freeze()  # what is frozen can be killed all the same
+    assert group.pids() == []
+    group.remove()
+    assert not group.exists()
+
+
+def test_a_limit_without_its_controller_is_refused_by_the_real_one_too(real):
+    wanted = {"memory": Limits(memory=64 << 20), "pids": Limits(pids=7)}
+    available = (real / "cgroup.controllers").read_text().split()
+    for controller, limits in wanted.items():
+        group = Cgroup(controller)
+        if controller in available:
+            with group.create(limits):
+                pass
+        else:
+            with pytest.raises(UnsupportedError, match=f"limit {controller}"), group.create(limits):
+                pass
+        group.remove()
+        assert not group.exists()
