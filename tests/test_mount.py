@@ -310,6 +310,8 @@ assert libc.personality(0x0020000) >= 0  # UNAME26: a kernel older than any that
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.byref(program)) == 0, os.strerror(ctypes.get_errno())
 
+"""
+OVERLAY = """
 from layerfs import native
 dirs = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in sys.argv[1:5]]
 mount = native.overlay_mount(dirs[:2], dirs[2], dirs[3])
@@ -317,6 +319,22 @@ os.unlink("below", dir_fd=mount)
 os.mkdir("new", dir_fd=mount)
 print(json.dumps([os.uname().release, sorted(os.listdir(f"/proc/self/fd/{mount}"))]))
 """
+PROBE = """
+from pathlib import Path
+from layerfs.layers import probe_format
+print(json.dumps([os.uname().release, probe_format(Path(sys.argv[1]))]))
+"""
+
+
+def on_old_kernel(code: str, *places: Path) -> object:
+    """What the code prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_KERNEL + code, *map(str, places)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    release, found = json.loads(done.stdout)
+    assert release.startswith("2.6.")
+    return found
 
 
 def test_overlay_on_a_kernel_that_takes_no_descriptors(tmp_path: Path) -> None:
@@ -325,11 +343,11 @@ def test_overlay_on_a_kernel_that_takes_no_descriptors(tmp_path: Path) -> None:
         place.mkdir()
     (tmp_path / "top" / "above").touch()
     (tmp_path / "base" / "below").touch()
-    done = subprocess.run(
-        [sys.executable, "-c", OLD_KERNEL, *map(str, places)], capture_output=True, text=True, check=False
-    )
-    assert done.stderr == ""
-    release, found = json.loads(done.stdout)
-    assert release.startswith("2.6.")
-    assert found == ["above", "new"]
+    assert on_old_kernel(OVERLAY, *places) == ["above", "new"]
     assert sorted(path.name for path in (tmp_path / "upper").iterdir()) == ["below", "new"]
+
+
+def test_the_format_of_a_store_on_a_kernel_that_takes_no_detached_layers(tmp_path: Path) -> None:
+    assert on_old_kernel(PROBE, tmp_path) == "erofs"
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path) not in mountinfo()

@@ -38,10 +38,14 @@ def _stacks(work: Path) -> bool:
         with native.Unpacker(image) as unpacker:
             unpacker.write(_archive())
             unpacker.finish(bytes(15) + b"\1")
-        layer = kept(mount_layer_file(image))
-        for name in ("upper", "work"):
+        for name in ("layer", "upper", "work"):
             (work / name).mkdir()
-        upper, workdir = (kept(os.open(work / name, os.O_PATH | os.O_CLOEXEC)) for name in ("upper", "work"))
+        # As in a store: before Linux 6.15 overlayfs takes no layer that is not attached somewhere.
+        native.attach(kept(mount_layer_file(image)), work / "layer")
+        stack.callback(native.detach, work / "layer", lazy=True)
+        layer, upper, workdir = (
+            kept(os.open(work / name, os.O_PATH | os.O_CLOEXEC)) for name in ("layer", "upper", "work")
+        )
         merged = kept(native.overlay_mount([layer], upper, workdir, volatile=True))
         place = Path(f"/proc/self/fd/{merged}")
         (place / "new").mkdir()
