@@ -400,7 +400,6 @@ def test_upload_broken_in_the_middle_goes_on(
     cuts = [700_000, 1_200_000]
     with relay(int(served.host.partition(":")[2]), cuts) as port, open_store(tmp_path) as store:
         monkeypatch.setattr(upload, "CHUNK", 300_000)
-    monkeypatch.setattr(upload, "STREAMED", 700_000)
         store.load(layout(tmp_path / "layout", IMAGE))
         push(store.parts, IMAGE.id, f"127.0.0.1:{port}/app:v1", access=reach)
         assert cuts == [], "nothing was cut"
