@@ -101,8 +101,10 @@ def _content(cursor: Cursor, found: Found) -> bytes:
     fd = cursor.open(found.names)
     try:
         digest = hashlib.sha256()
-        while piece := os.read(fd, _PIECE):
+        left = found.status.st_size  # no more is read of a file that grows: it has another time then
+        while left > 0 and (piece := os.read(fd, min(left, _PIECE))):
             digest.update(piece)
+            left -= len(piece)
         for name, value in sorted(file_xattrs(fd).items()):
             digest.update(b"\0%b\0%b" % (name, value))
         return digest.digest()

@@ -15,7 +15,6 @@ from layerfs.build.plan import Plan
 from layerfs.build.running import Runner
 from layerfs.build.state import StageState
 from layerfs.build.tree import Tree
-from layerfs.digest import Digest
 from layerfs.errors import BuildError, InvalidInputError, LayerfsError, NotFoundError
 from layerfs.imageconfig import timestamp
 from layerfs.images import Image
@@ -199,11 +198,6 @@ class Session:
             if key not in self._trees:
                 self._trees[key] = make()
             return self._trees[key]
-
-    def temporary_layer(self, diff_id: Digest) -> None:
-        """A layer that nothing names when the build is over."""
-        with self._lock:
-            self.keeper.temporary.append(diff_id)
 
 
 class Step:
