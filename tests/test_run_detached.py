@@ -14,6 +14,7 @@ import pytest
 from boxes import RUNTIMES, add_box, needs_busybox, options
 
 from layerfs import Store
+from layerfs.containers import Restart
 from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -244,6 +245,21 @@ def test_always_is_started_again_until_it_is_stopped(store, runtime):
     assert container.refresh().status == "exited"
 
 
+@pytest.mark.parametrize("how", ["kill", "remove"])
+def test_between_two_runs_it_can_be_killed_and_removed(store, runtime, how):
+    container = start(store, runtime, "exit 1", restart="always")
+    # The wait before the next run doubles each time.
+    wait_for(lambda: container.refresh().state.restarts >= 2 and container.status == "restarting")
+    begun = time.monotonic()
+    if how == "kill":
+        container.kill()
+        assert (container.refresh().status, container.exit_code) == ("exited", 1)
+    else:
+        container.remove(force=True)
+        assert store.containers.list() == []
+    assert time.monotonic() - begun < 10
+
+
 def test_exec(store, runtime):
     container = start(store, runtime, LOOP, env=["A=1"], hostname="inside", workdir="/tmp", volume=["vol:/vol"])
     code, out, err = captured(
@@ -464,6 +480,22 @@ def test_update(store, runtime):
     assert store.containers.get(container.id).config.options.memory == 128 << 20
     with pytest.raises(UnsupportedError, match="user"):
         container.update(user="x")
+
+
+def test_a_restart_policy_that_is_changed_while_it_runs(store, runtime):
+    container = start(store, runtime, "while [ ! -e /go ]; do sleep 0.02; done; exit 3")
+    container.update(restart=Restart("on-failure", 2))
+    assert container.exec(["touch", "/go"]) == 0
+    wait_for(lambda: container.refresh().status == "exited")
+    assert (container.state.restarts, container.exit_code) == (2, 3)
+    container = start(store, runtime, "exit 3", restart="always")
+    wait_for(lambda: container.refresh().state.restarts >= 1)
+    container.update(restart=Restart("no"))
+    wait_for(lambda: container.refresh().status == "exited")
+    container = start(store, runtime, LOOP, rm=True)
+    with pytest.raises(InvalidInputError, match="--rm"):
+        container.update(restart=Restart("always"))
+    container.stop(0)
 
 
 def test_health(store, runtime):

@@ -278,6 +278,19 @@ def test_restart_always_until_stopped_with_the_upper_kept(box: Container) -> Non
     assert [text for _, _, text in box.log()][:3] == ["1", "2", "3"]
 
 
+def test_the_restart_policy_can_be_changed(box: Container) -> None:
+    box.sh("while [ ! -e /go ]; do sleep 0.02; done; exit 4")
+    with box.client(1) as client:
+        for wrong in (b"Pnever:1", b"P", b"Pno-way", b"Palways-on:1"):
+            client.send(wrong)
+            assert client.recv(100) == b"Fno such restart policy"
+        client.send(b"Pon-failure:1")
+        (box.tree / "go").touch()
+        assert client.recv(100) == b"R4"
+        assert client.recv(100) == b"X4"
+    assert box.ended()["restarts"] == 1
+
+
 def test_a_stop_counts_though_the_command_has_ended_and_its_client_has_gone(box: Container) -> None:
     pid = box.start("sleep", "60", restart="always")
     supervisor = int(str(box.status["supervisor"]))

@@ -176,6 +176,21 @@ static void pass_signal(sv_supervisor *s, sv_client *c, const char *text)
         refuse(s, c, strerror(errno));
 }
 
+static void set_restart(sv_supervisor *s, sv_client *c, const char *text)
+{
+    static const char *const known[] = {"no", "on-failure", "always", "unless-stopped"};
+    size_t n = strcspn(text, ":");
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strlen(known[i]) == n && strncmp(text, known[i], n) == 0) {
+            s->restart = known[i];
+            s->restart_max = text[n] == ':' ? strtoull(text + n + 1, NULL, 10) : 0;
+            return;
+        }
+    }
+    refuse(s, c, "no such restart policy");
+}
+
 static void handle(sv_supervisor *s, sv_client *c, char *message, size_t n)
 {
     int number = (int)s->spec->stop_signal;
@@ -196,6 +211,9 @@ static void handle(sv_supervisor *s, sv_client *c, char *message, size_t n)
         break;
     case 'K':
         pass_signal(s, c, text);
+        break;
+    case 'P':
+        set_restart(s, c, text);
         break;
     case 'S':
         if (n > 1 && sscanf(text, "%d:%lld", &number, &ms) != 2)

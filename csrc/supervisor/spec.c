@@ -336,10 +336,8 @@ static void defaults(sv_spec *s)
     *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1};
     s->socket = s->client = -1;
     s->restart = "no";
-    s->stop_signal = 15;
-    s->stop_timeout = 10000;
-    s->health_interval = s->health_timeout = 30000;
-    s->health_retries = 3;
+    s->stop_signal = 15, s->stop_timeout = 10000;
+    s->health_interval = s->health_timeout = 30000, s->health_retries = 3;
 }
 
 int sv_spec_read(int fd, const char *mode, sv_spec *spec, lfs_error *error)

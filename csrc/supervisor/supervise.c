@@ -179,14 +179,14 @@ static int oom_killed(const sv_spec *spec)
 
 static int wants_restart(const sv_supervisor *s)
 {
-    const char *policy = s->spec->restart;
+    const char *policy = s->restart;
 
     if (s->stopping)
         return 0;
     if (strcmp(policy, "always") == 0 || strcmp(policy, "unless-stopped") == 0)
         return 1;
     return strcmp(policy, "on-failure") == 0 && s->status.exit_code != 0 &&
-           (s->spec->restart_max == 0 || s->status.restarts < s->spec->restart_max);
+           (s->restart_max == 0 || s->status.restarts < s->restart_max);
 }
 
 static void ended(sv_supervisor *s, int status)
@@ -204,8 +204,7 @@ static void ended(sv_supervisor *s, int status)
     close_all(s);
     if (wants_restart(s)) {
         s->backoff = sv_clock() - s->started_at >= STEADY || s->backoff == 0 ? BACKOFF_FIRST : 2 * s->backoff;
-        if (s->backoff > BACKOFF_MOST)
-            s->backoff = BACKOFF_MOST;
+        s->backoff = s->backoff > BACKOFF_MOST ? BACKOFF_MOST : s->backoff;
         s->restart_at = sv_clock() + s->backoff;
     }
     s->status.status = s->restart_at ? "restarting" : "exited";
@@ -304,8 +303,6 @@ static void loop(sv_supervisor *s, int signals)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- */
-
 /* No child of the caller any more, with nothing of its terminal. */
 static int go_into_background(void)
 {
@@ -367,7 +364,8 @@ static int begin(sv_supervisor *s, int *command, lfs_error *error)
 
 static void supervise(const sv_spec *spec, int channel)
 {
-    sv_supervisor s = {.spec = spec, .process = {-1, -1, -1}, .listener = -1, .health_pid = -1};
+    sv_supervisor s = {.spec = spec, .process = {-1, -1, -1}, .listener = -1, .health_pid = -1,
+                       .restart = spec->restart, .restart_max = spec->restart_max};
     lfs_report report = {.kind = LFS_REPORT_FAILED};
     int signals = go_into_background(), command = 0, r;
 

@@ -71,6 +71,8 @@ typedef struct sv_supervisor {
     int listener;
     sv_client clients[SV_CLIENTS];
     int stopping;       /* asked for: no restart */
+    const char *restart; /* the policy: the spec's, or what a client has made of it */
+    uint64_t restart_max;
     int64_t kill_at;    /* ms; 0: never */
     int64_t restart_at; /* ms; 0: none planned */
     int64_t backoff;    /* ms */

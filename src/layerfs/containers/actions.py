@@ -14,7 +14,7 @@ from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.running import clean_up, reap
 from layerfs.containers.starting import limits_of
-from layerfs.errors import InUseError, LayerfsError, NotFoundError, UnsupportedError
+from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 from layerfs.runtime import Cgroup, Identity, read_report, signal_number, signal_process, wait_gone
 
 __all__ = [
@@ -60,10 +60,15 @@ def start(parts: Parts, config: Config, *, client: int | None = None, stdin_once
 
 
 def kill(parts: Parts, config: Config, number: int) -> None:
-    """Send a signal to the first process. InUseError when it does not run."""
+    """Send a signal to the first process. InUseError when it does not run. Between two runs, a signal that would end
+    it keeps it from the next."""
+    state = current(parts, config.id)
+    asked, ends = False, number in (_KILL, _stop_signal(config))
+    if ends and state.status == "restarting":
+        _end_restarts(parts, config.id)
+        return
     state, process = _process(parts, config.id, "kill")
-    asked = False
-    if number == _KILL or number == _stop_signal(config):
+    if ends:
         _mark_stopped(parts, config.id)
         if state.supervised:
             # Else the supervisor would take it for an end that its restart policy is for.
@@ -75,6 +80,13 @@ def kill(parts: Parts, config: Config, number: int) -> None:
     if number == _KILL:
         _thaw(parts, config)
         wait_gone(process, _KILL_SECONDS)
+
+
+def _end_restarts(parts: Parts, id: str) -> None:
+    _mark_stopped(parts, id)
+    with suppress(NotFoundError), connect(parts, id) as client:
+        client.stop(_KILL, 0)
+        client.wait(_KILL_SECONDS)
 
 
 def stop(parts: Parts, config: Config, timeout: float | None = None, number: int | None = None) -> bool:
@@ -217,7 +229,7 @@ def frozen(parts: Parts, config: Config) -> Iterator[bool]:
 
 
 def update(parts: Parts, config: Config, changes: dict[str, Any]) -> Config:
-    """Change options of a container: limits at once where it runs, the restart policy at its next start.
+    """Change options of a container, at once where it runs.
 
     UnsupportedError for what cannot be changed.
     """
@@ -229,15 +241,22 @@ def update(parts: Parts, config: Config, changes: dict[str, Any]) -> Config:
         if name not in known:
             raise UnsupportedError(f"update: option --{name.replace('_', '-')} cannot be changed")
     state = current(parts, config.id)
-    if "restart" in changes and state.status in LIVE:
-        raise UnsupportedError(f"update container {config.id[:12]}: --restart while it runs", hint="stop it first")
+    if "restart" in changes and state.status in LIVE and not state.supervised:
+        raise UnsupportedError(
+            f"update container {config.id[:12]}: --restart while another command has it in the foreground"
+        )
     options = msgspec.structs.replace(config.options, **changes)
     check_limits(options)
+    if options.auto_remove and options.restart.policy != "no":
+        raise InvalidInputError(f"update container {config.id[:12]}: --restart cannot go with its --rm")
     limits = limits_of(options)
     if state.status in LIVE:
         _cgroup(config).set_limits(limits)
     changed = msgspec.structs.replace(config, options=options)
     parts.replace_config(changed)
+    if "restart" in changes:
+        with suppress(NotFoundError), connect(parts, config.id) as client:
+            client.set_restart(options.restart.policy, options.restart.maximum)
     return changed
 
 

@@ -140,6 +140,10 @@ class SupervisorClient:
         """Ask for the end: a signal, and SIGKILL after the time."""
         self.send(b"S", b"" if number is None else f"{number}:{milliseconds}".encode())
 
+    def set_restart(self, policy: str, maximum: int) -> None:
+        """Change the restart policy."""
+        self.send(b"P", f"{policy}:{maximum}".encode())
+
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of the container's terminal."""
         self.send(b"W", f"{rows}:{columns}".encode())
