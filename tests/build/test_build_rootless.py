@@ -86,6 +86,19 @@ def test_cache_mounts_of_other_owners_can_be_removed(user, context, ranges):  # 
     assert not list((user.place / "root/cache/mounts").iterdir())
 
 
+def test_nobody_reads_how_it_goes(user, context):  # noqa: F811
+    (context / "Dockerfile").write_text(
+        "FROM box\nRUN i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done\n"
+    )
+    process = subprocess.Popen(
+        [*user.words, "build", str(context)], env=user.environment, cwd="/", stderr=subprocess.PIPE, stdout=-3
+    )
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(30) != 0
+    wait_for(lambda: not list((user.place / "root/snapshots").iterdir()))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed(user, context, number):  # noqa: F811
     (context / "Dockerfile").write_text("FROM box\nRUN echo 1 > /a\nRUN sleep 65432\n")

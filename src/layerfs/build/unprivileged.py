@@ -69,7 +69,7 @@ def build_unprivileged(
         image = str(result.image.target.digest) if result.image is not None else None
         return image, result.warnings, result.ran, result.cached, result.metadata
 
-    listener = threading.Thread(target=_listen, args=(told, options.progress), name="layerfs-build-progress")
+    listener = _Listener(told, options.progress)
     try:
         try:
             stream = Stream(work, maps=maps)
@@ -86,9 +86,9 @@ def build_unprivileged(
             raise
         finally:
             stream.close()
-            listener.join()
+            listener.end()
     finally:
-        os.close(told)
+        listener.close()
         if here >= 0:
             os.close(here)
     if isinstance(stream.result, LayerfsError):
@@ -133,8 +133,34 @@ class _Teller:
         self._tell("note", text)
 
 
-def _listen(fd: int, progress: BuildProgress) -> None:
-    with open(fd, "rb", closefd=False) as file:
-        while head := file.read(4):
-            method, words, more = msgspec.msgpack.decode(file.read(int.from_bytes(head, "little")))
-            getattr(progress, method)(*words, **more)
+class _Listener(threading.Thread):
+    """Tells a progress what comes through a pipe, which is this one's. Where the progress fails, the pipe is closed,
+    and with that the build ends."""
+
+    def __init__(self, fd: int, progress: BuildProgress) -> None:
+        super().__init__(name="layerfs-build-progress")
+        self._fd = fd
+        self._progress = progress
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with open(self._fd, "rb") as file:
+                self._fd = -1
+                while head := file.read(4):
+                    method, words, more = msgspec.msgpack.decode(file.read(int.from_bytes(head, "little")))
+                    getattr(self._progress, method)(*words, **more)
+        except BaseException as exc:
+            self._error = exc
+
+    def end(self) -> None:
+        """Wait until all is told; raises what the progress raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Give up the pipe, where it was not read."""
+        if self._fd >= 0 and not self.is_alive():
+            os.close(self._fd)
+            self._fd = -1
