@@ -334,8 +334,7 @@ static int check(const sv_spec *s, const char *mode, lfs_error *error)
 static void defaults(sv_spec *s)
 {
     *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1};
-    s->socket = s->client = -1;
-    s->restart = "no";
+    s->socket = s->client = -1, s->restart = "no";
     s->stop_signal = 15, s->stop_timeout = 10000;
     s->health_interval = s->health_timeout = 30000, s->health_retries = 3;
 }

@@ -25,7 +25,6 @@
 #define FIXED 4      /* poll: signals, two outputs, input */
 
 /* Starting ------------------------------------------------------------------------------------------- */
-
 static int nonblocking(int fd)
 {
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
