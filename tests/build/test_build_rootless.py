@@ -12,6 +12,9 @@ from test_rootless_files import NOBODY, ranges, user  # noqa: F401
 
 pytestmark = [pytest.mark.root, needs_busybox]
 
+LONG = str(20_000_000 + os.getpid())
+"""Seconds by which a process of this test is known from those of others that run at the same time."""
+
 DOCKERFILE = """\
 FROM box AS one
 RUN echo built > /made; id -u; rm /data/seed
@@ -101,7 +104,7 @@ def test_nobody_reads_how_it_goes(user, context):  # noqa: F811
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed(user, context, number):  # noqa: F811
-    (context / "Dockerfile").write_text("FROM box\nRUN echo 1 > /a\nRUN sleep 65432\n")
+    (context / "Dockerfile").write_text(f"FROM box\nRUN echo 1 > /a\nRUN sleep {LONG}\n")
     process = subprocess.Popen([*user.words, "build", str(context)], env=user.environment, cwd="/", stderr=-3)
     wait_for(sleeping)
     process.send_signal(number)
@@ -124,7 +127,7 @@ def sleeping():
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes() == b"sleep\x0065432\0":
+            if path.read_bytes() == b"sleep\0%b\0" % LONG.encode():
                 found.append(path)
         except OSError:
             continue

@@ -1,5 +1,6 @@
 """A build that is interrupted at any moment leaves no mount, no process, no half image, and hinders no other."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from cli.conftest import box, layerfs, tar_of  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-DOCKERFILE = """\
+LONG = str(30_000_000 + os.getpid())
+"""By which a process of this test is known from those of others that run at the same time."""
+
+DOCKERFILE = f"""\
 FROM box AS one
 COPY many /many
-RUN head -c 8000000 /dev/zero > /zeros; sleep 0.15; echo 65431 > /number
+RUN head -c 8000000 /dev/zero > /zeros; sleep 0.15; echo {LONG} > /number
 ADD more.tar /more/
 FROM box AS two
 RUN --mount=type=cache,target=/c --mount=target=/m,source=many sleep 0.15; ls /m > /c/names
@@ -46,7 +50,7 @@ def processes(place):
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if str(place).encode() in path.read_bytes() or b"65431" in path.read_bytes():
+            if str(place).encode() in path.read_bytes() or LONG.encode() in path.read_bytes():
                 found.append(path)
         except OSError:
             continue
@@ -81,7 +85,7 @@ def test_at_any_moment(layerfs, context, tmp_path, number):  # noqa: F811
             assert left(layerfs) == []
         # What is there is whole: the image with its name, while the archive of it was still written, or both.
         if set(layerfs.lines("images", "-aq")) != images:
-            assert layerfs("run", "--rm", "whole", "cat", "n", "/number").split() == ["65431"] * 2
+            assert layerfs("run", "--rm", "whole", "cat", "n", "/number").split() == [LONG] * 2
             layerfs("rmi", "-f", "whole")
         if (tmp_path / "out.tar").exists():
             layerfs("load", "-i", tmp_path / "out.tar")
@@ -91,7 +95,7 @@ def test_at_any_moment(layerfs, context, tmp_path, number):  # noqa: F811
     layerfs("prune", "-f")
     assert left(layerfs) == []
     layerfs(*words, context)
-    assert layerfs("run", "--rm", "whole", "cat", "n", "/number").split() == ["65431"] * 2
+    assert layerfs("run", "--rm", "whole", "cat", "n", "/number").split() == [LONG] * 2
     assert len(layerfs.lines("run", "--rm", "whole", "ls", "/many")) == 2000
     assert layerfs("system", "check")
 

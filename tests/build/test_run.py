@@ -1,5 +1,6 @@
 """RUN: what a command sees, what it leaves, and what it does not."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -315,6 +316,9 @@ def test_a_standard_runtime(kit):
 # ---- interrupted ----
 
 
+LONG = str(10_000_000 + os.getpid())
+"""Seconds by which a process of this test is known from those of others that run at the same time."""
+
 SCRIPT = """
 import sys
 from layerfs import Store
@@ -326,7 +330,7 @@ with Store.open(sys.argv[1], sys.argv[2]) as store:
 
 @pytest.mark.parametrize("number", [2, 15, 9])
 def test_killed(kit, tmp_path, number):
-    (kit.place / "Dockerfile").write_text("FROM box\nRUN echo 1 > /a\nRUN sleep 54321\n")
+    (kit.place / "Dockerfile").write_text(f"FROM box\nRUN echo 1 > /a\nRUN sleep {LONG}\n")
     words = [sys.executable, "-c", SCRIPT, tmp_path / "root", tmp_path / "run", kit.context, kit.place / "Dockerfile"]
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
@@ -346,7 +350,7 @@ def test_killed(kit, tmp_path, number):
 
 
 def test_what_a_killed_build_left_goes_with_a_sweep(kit, tmp_path):
-    (kit.place / "Dockerfile").write_text("FROM box\nRUN echo 1 > /a\nRUN sleep 54321\n")
+    (kit.place / "Dockerfile").write_text(f"FROM box\nRUN echo 1 > /a\nRUN sleep {LONG}\n")
     words = [sys.executable, "-c", SCRIPT, tmp_path / "root", tmp_path / "run", kit.context, kit.place / "Dockerfile"]
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     while not _sleeping() and process.poll() is None:
@@ -362,7 +366,7 @@ def _sleeping():
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"54321" in path.read_bytes() and b"sleep" in path.read_bytes().split(b"\0")[0]:
+            if path.read_bytes() == b"sleep\0%b\0" % LONG.encode():
                 found.append(path)
         except OSError:
             continue
