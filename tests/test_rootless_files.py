@@ -1,11 +1,13 @@
 """Files of containers as an ordinary user: with one number, and with ranges in /etc/subuid and /etc/subgid."""
 
+import fcntl
 import io
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,21 +25,24 @@ SH = ("sh", "-c")
 @pytest.fixture(params=["one number", "ranges"])
 def ranges(request):
     """Whether the user has more numbers than his own; the host's files are as before in the end."""
-    if request.param == "one number":
-        yield False
-        return
-    if shutil.which("newuidmap") is None:
-        pytest.skip("needs the Debian package uidmap")
-    files = [Path("/etc/subuid"), Path("/etc/subgid")]
-    before = [path.read_bytes() if path.exists() else None for path in files]
-    for path, content in zip(files, before, strict=True):
-        path.write_bytes((content or b"") + f"nobody:{FIRST}:{COUNT}\n".encode())
-    yield True
-    for path, content in zip(files, before, strict=True):
-        if content is None:
-            path.unlink()
-        else:
-            path.write_bytes(content)
+    # Tests run in several processes, and these files are one for all.
+    with open(Path(tempfile.gettempdir(), "layerfs-tests-subids.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if request.param == "one number":
+            yield False
+            return
+        if shutil.which("newuidmap") is None:
+            pytest.skip("needs the Debian package uidmap")
+        files = [Path("/etc/subuid"), Path("/etc/subgid")]
+        before = [path.read_bytes() if path.exists() else None for path in files]
+        for path, content in zip(files, before, strict=True):
+            path.write_bytes((content or b"") + f"nobody:{FIRST}:{COUNT}\n".encode())
+        yield True
+        for path, content in zip(files, before, strict=True):
+            if content is None:
+                path.unlink()
+            else:
+                path.write_bytes(content)
 
 
 class User:
