@@ -1,5 +1,6 @@
 """RUN: what a command sees, what it leaves, and what it does not."""
 
+import errno
 import os
 import shutil
 import socket
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from layerfs import native
 from layerfs.build import Secret
-from layerfs.errors import BuildError, ExistsError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.errors import BuildError, ExistsError, InvalidInputError, LayerfsError, NativeError, NotFoundError
 
 pytestmark = pytest.mark.root
 
@@ -170,6 +172,42 @@ def test_bind_of_the_context(kit):
     assert kit.read("/w2").split() == ["a", "new", "s"]
     assert not (kit.context / "d/new").exists()
     assert not {"/ctx", "/f", "/w"} & set(kit.entries())
+
+
+@pytest.fixture
+def old_kernel(monkeypatch):
+    """Linux before 6.15: of a detached mount nothing is bound, and nothing stacked."""
+
+    def must_be_attached(fd):
+        number = Path(f"/proc/self/fdinfo/{fd}").read_text().split("mnt_id:")[1].split()[0]
+        if all(line.split()[0] != number for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+            raise NativeError("as before Linux 6.15", errno.EINVAL)
+
+    def bind_mount(fd, path, *, real=native.bind_mount, **options):
+        if not path:
+            must_be_attached(fd)
+        return real(fd, path, **options)
+
+    def overlay_mount(lowers, *others, real=native.overlay_mount, **options):
+        for fd in lowers:
+            must_be_attached(fd)
+        return real(lowers, *others, **options)
+
+    monkeypatch.setattr(native, "bind_mount", bind_mount)
+    monkeypatch.setattr(native, "overlay_mount", overlay_mount)
+
+
+def test_bind_on_an_old_kernel(kit, old_kernel):
+    kit.build(
+        "FROM box AS one\nRUN mkdir /d && echo 1 > /d/a\nFROM box\n"
+        "RUN --mount=target=/ctx,source=d cat /ctx/a > /o\nRUN --mount=source=one,target=/f cat /f >> /o\n"
+        "RUN --mount=source=d,target=/w,rw touch /w/new && ls /w >> /o\n"
+        "RUN --mount=from=one,source=/d,target=/s cat /s/a >> /o\n"
+        "RUN --mount=from=one,source=/d/a,target=/s cat /s >> /o",
+        {"d/a": "2\n", "one": "3\n"},
+    )
+    assert kit.read("/o").split() == ["2", "3", "a", "new", "1", "1"]
+    assert "/view-" not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_bind_of_a_stage_and_an_image(kit):

@@ -92,7 +92,7 @@ class TreeKeeper:
         fd = os.open(".", _DIRECTORY, dir_fd=root)
         self.stack.callback(os.close, fd)
         tree = Tree(fd, what, owned=True)
-        tree.identity = " ".join(stack)
+        tree.stack = tuple(stack)
         return tree
 
     def _empty(self) -> int:

@@ -1,5 +1,6 @@
 """RUN: what its mounts mean, the key of what it makes, and the layer."""
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -24,7 +25,7 @@ from layerfs.build.session import Session, Step
 from layerfs.build.state import StageState
 from layerfs.build.tree import Cursor, Names, Tree
 from layerfs.digest import Digest
-from layerfs.errors import InvalidInputError, NotFoundError, system_errors
+from layerfs.errors import InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.runtime import MountSpec
 
 __all__ = ["run_step"]
@@ -188,14 +189,32 @@ class _Mounts:
         tree, names = mount.tree, mount.names
         if tree.identity is None:
             tree, names = self._frozen(mount), (() if is_dir else (b"file",))
-        fd = self._opened(tree, names, is_dir)
-        if _is_on(mount.options, "rw"):
-            fd = self._writable(fd, is_dir, number)
-            self._put(mount, fd, is_dir=is_dir, readonly=False)
-            return
-        source = native.bind_mount(fd, "", recursive=False, readonly=True)
+        fd = self._opened(tree.fd, names, is_dir)
+        try:
+            source = native.bind_mount(fd, "", recursive=False, readonly=True)
+        except NativeError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            fd = self._placed(tree, names, is_dir)
+            source = native.bind_mount(fd, "", recursive=False, readonly=True)
         self.stack.callback(os.close, source)
-        self._put(mount, source, is_dir=is_dir, readonly=True)
+        writable = _is_on(mount.options, "rw")
+        self._put(
+            mount, self._writable(fd, is_dir, number) if writable else source, is_dir=is_dir, readonly=not writable
+        )
+
+    def _placed(self, tree: Tree, names: Names, is_dir: bool) -> int:
+        """As ``_opened``, in a mount that is attached: before Linux 6.15 no part of a detached one can be bound."""
+        place = self.private / f"view-{len(self.mounts)}"
+        view = self.session.parts.snapshots.view(tree.stack or ())
+        self.stack.callback(os.close, view)
+        with system_errors(f"make {place}"):
+            place.mkdir()
+        native.attach(view, place)
+        self.stack.callback(native.detach, place, lazy=True)
+        root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.stack.callback(os.close, root)
+        return self._opened(root, names, is_dir)
 
     def _frozen(self, mount: _Wanted) -> Tree:
         """What a command sees of the context is what the key was made of: without what is left out, without sockets,
@@ -211,8 +230,8 @@ class _Mounts:
         assert record.layer is not None
         return self.session.keeper.layers([record.layer], "the build context")
 
-    def _opened(self, tree: Tree, names: Names, is_dir: bool) -> int:
-        with system_errors("mount"), Cursor(tree.fd) as cursor:
+    def _opened(self, root: int, names: Names, is_dir: bool) -> int:
+        with system_errors("mount"), Cursor(root) as cursor:
             fd = os.dup(cursor.at(names)) if is_dir else cursor.open(names)
         self.stack.callback(os.close, fd)
         return fd
@@ -251,7 +270,7 @@ class _Mounts:
         id = options.get("id") or mount.target
         seed = None
         if mount.tree is not None:
-            seed = self._opened(mount.tree, mount.names, True)
+            seed = self._opened(mount.tree.fd, mount.names, True)
             id = f"{id} from {mount.tree.identity}"
         mounts = CacheMounts(self.session.parts.root, self.session.parts.database)
         place = self.stack.enter_context(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from layerfs.build.ignore import Matcher, compile_glob
+from layerfs.digest import Digest
 from layerfs.errors import BuildError, InvalidInputError, NotFoundError, system_errors
 from layerfs.runtime.beneath import Place
 
@@ -51,10 +52,15 @@ class Tree:
         self.what = what
         self.ignore = ignore or Matcher(())
         self.owned = owned
-        self.identity: str | None = None
-        """What the whole content is known by, as the layers of a stage; None: it must be looked at."""
+        self.stack: tuple[Digest, ...] | None = None
+        """The layers that it is a view of, base first."""
         self.made: int | None = None
         """When it was made, in seconds, as the source says: the time of a commit, of a download."""
+
+    @property
+    def identity(self) -> str | None:
+        """What the whole content is known by, as the layers of a stage; None: it must be looked at."""
+        return " ".join(self.stack) if self.stack is not None else None
 
     def left_out(self, names: Names) -> bool:
         """Whether the ignore file leaves a path out."""
