@@ -107,6 +107,7 @@ def _measure(options: argparse.Namespace) -> int:
         _rounds(measuring, engines, options)
         if any(engine.name == "layerfs" for engine in engines):
             measuring.alone(options.burst)
+            measuring.limits()
         if registry and options.growth:
             place = (options.work, options.file_system, images["tiny"], registry)
             growth.extend(measure_growth(*place, options.growth, options.full))

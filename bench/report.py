@@ -133,6 +133,7 @@ def show(
     _show_sizes(console, "Most memory in use, daemons included", findings.peaks, engines)
     _show_sizes(console, "Disk space that it took", findings.disk, engines)
     _show_goals(console, findings)
+    _show_limits(console, findings)
     for what, texts in findings.inside.items():
         console.print(f"layerfs in one process: {what}: {texts[-1]}", highlight=False)
     for curve in growth:
@@ -169,6 +170,16 @@ def _show_goals(console: Console, findings: Findings) -> None:
         table.add_row(SUBJECTS[found.goal.subject], goal, *ratios, met)
     if table.row_count:
         console.print(table)
+
+
+def _show_limits(console: Console, findings: Findings) -> None:
+    for subject, limit in findings.limits.items():
+        shares = ", ".join(
+            f"{name} {limit / median(samples).seconds:.0%}"
+            for name, samples in findings.samples.get(subject, {}).items()
+            if name.startswith("layerfs")
+        )
+        console.print(f"{SUBJECTS[subject]}: {_seconds(limit)} at best (bench/limit.py); of that speed: {shares}")
 
 
 def as_json(

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.box import fresh_disk
 from bench.engines import Engine, Layerfs
 from bench.layout import Layout
+from bench.limit import unpack_limit
 from bench.measure import CommandFailed, Commands, Sample, Step, execute, peak_memory, timed
 from bench.registry import Registry
 from bench.trees import Marks, differences, scan
@@ -57,6 +58,7 @@ class Findings:
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
     trees: dict[str, dict[str, str]] = field(default_factory=dict)
     inside: dict[str, list[str]] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
 
     @property
     def unequal(self) -> bool:
@@ -248,6 +250,13 @@ class Measuring:
                 execute(step.timed)
                 text = execute([engine.inside(what[0], engine.image, *what[1:])])
                 self.findings.inside.setdefault(" ".join(what), []).append(text.strip())
+
+    def limits(self) -> None:
+        """What loads could take at best here, see ``bench.limit``."""
+        with fresh_disk(self.work, self.kind) as disk:
+            for name, (image, _) in LOADS.items():
+                if name in self.only and image in self.images:
+                    self.findings.limits[name] = unpack_limit(self.images[image], disk)
 
 
 def _used(disk: Path) -> int:
