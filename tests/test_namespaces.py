@@ -132,6 +132,7 @@ def test_maps_that_cannot_be(tree: Path) -> None:
 ROOTLESS = """
 import os, sys
 from layerfs import native
+native.LaunchSpec, native.launch, native.Mount  # loaded while its files can be read
 os.setgroups([])
 os.setgid(12345)
 os.setuid(12345)
@@ -177,6 +178,7 @@ def test_an_ordinary_user_without_any_privilege(public_path: Path) -> None:
 SUBIDS = """
 import os, sys
 from layerfs import native
+native.LaunchSpec, native.launch, native.Mount  # loaded while its files can be read
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
