@@ -49,7 +49,7 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.p
 	@test -e "$(HEADERS)" || sh .ci/apt.sh python3-dev python3-venv
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,check,fuzz]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,check,fuzz,plots]'
 	$(BIN)/python -m compileall -q src
 	touch $@
 
