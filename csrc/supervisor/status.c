@@ -85,7 +85,7 @@ void sv_status_write(const sv_status *s, int dir)
                  (long long)s->started, (long long)s->finished, s->exit_code, s->restarts, error, health[s->health],
                  s->health_failures, s->oom_killed ? "true" : "false");
     /* What cannot be written (a full disk) leaves the old one, and the container runs on. */
-    if (fd < 0 || write(fd, text, (size_t)n) != n || (strcmp(s->status, "exited") == 0 && fdatasync(fd) < 0))
+    if (fd < 0 || lfs_pwrite_all(fd, text, (size_t)n, 0) < 0 || (strcmp(s->status, "exited") == 0 && fdatasync(fd) < 0))
         return;
     (void)!renameat(dir, "status.json.new", dir, "status.json");
 }

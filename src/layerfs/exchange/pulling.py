@@ -12,7 +12,7 @@ import msgspec
 
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.digest import Digest
-from layerfs.errors import InvalidInputError, NotFoundError
+from layerfs.errors import InvalidInputError
 from layerfs.exchange.parts import StoreParts, about
 from layerfs.images import Image
 from layerfs.leases import Lease
@@ -81,8 +81,9 @@ def pull(
         target = _already_here(parts, sink, parsed, found, platforms)
         if target is None:
             target = copy(source, sink, found, platforms=platforms, jobs=jobs, progress=progress)
-        new = _record(parts, parsed, found, target, str(access.config.push_endpoint(parsed)))
-    image = _image(parts, target)
+        with parts.database.transaction(durable=True):  # or another command removes the image in between
+            new = _record(parts, parsed, found, target, str(access.config.push_endpoint(parsed)))
+            image = _image(parts, target)
     if image is not None and platforms is not None and not platforms[0].matches(image.platform):
         progress.note(f"{parsed.familiar} is for {image.platform} alone, not for {platforms[0]}")
     return Pulled(parsed, found.digest, target, image, new)
@@ -137,12 +138,11 @@ def _already_here(
 def _record(parts: StoreParts, reference: Reference, found: Descriptor, target: Descriptor, repository: str) -> bool:
     """Image, name, the digest it has there, and which blobs are there. True when the name is new or moved."""
     name = None if reference.digest is not None else str(reference)
-    with parts.database.transaction(durable=True):  # or another command removes the image in between
-        before = parts.database.resolve(name) if name is not None else None
-        parts.images.add(target, name)
-        parts.database.add_repo_digest(reference.name, found.digest, target.digest)
-        for layer in _layers(parts, target, set()):
-            parts.database.add_blob_source(layer.digest, repository)
+    before = parts.database.resolve(name) if name is not None else None
+    parts.images.add(target, name)
+    parts.database.add_repo_digest(reference.name, found.digest, target.digest)
+    for layer in _layers(parts, target, set()):
+        parts.database.add_blob_source(layer.digest, repository)
     return before != target.digest
 
 
@@ -161,9 +161,7 @@ def _layers(parts: StoreParts, descriptor: Descriptor, seen: set[Digest]) -> Ite
 
 def _image(parts: StoreParts, target: Descriptor) -> Image | None:
     row = parts.database.image(target.digest)
-    if row is None:
-        raise NotFoundError(f"image {target.digest}: it was removed while it was pulled")
-    if row.image_id is None:
+    if row is None or row.image_id is None:
         return None
     image = parts.images.load(row)
     return image if is_config(image.manifest.config.media_type) else None
