@@ -3,7 +3,6 @@
 ``parse(data, file)`` gives a ``Dockerfile``; ``parse_instruction`` one instruction, as ONBUILD keeps them.
 """
 
-import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +11,7 @@ from layerfs.build.instructions import Arg, Copy, Dockerfile, From, Instruction,
 from layerfs.build.lines import Heredoc, Line, read_lines, syntax_error
 from layerfs.errors import InvalidInputError
 from layerfs.imageconfig import check_instruction
+from layerfs.imageconfig.arguments import json_words
 from layerfs.late import LateModule
 from layerfs.variables import split_words
 
@@ -289,14 +289,7 @@ def _is_on(flags: _Flags, name: str) -> bool:
 
 def json_form(text: str) -> list[str] | None:
     """The strings of a JSON list; None when the text is none, and then it is the shell form."""
-    if not text.startswith("["):
-        return None
-    try:
-        words = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        return None
-    if any("\0" in word for word in words):
+    words = json_words(text)
+    if words is not None and any("\0" in word for word in words):
         raise _Problem("a NUL character")
     return words

@@ -24,7 +24,26 @@ def spawned(words: list[str], stdio: tuple[int, int, int]) -> subprocess.Popen[b
     return subprocess.Popen(words, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2], start_new_session=True)
 
 
-class WithTerminal:
+class _Program:
+    """The end of a program, which ``_reap`` finds."""
+
+    _code: int | None
+
+    def _reap(self, flags: int) -> int | None:
+        raise NotImplementedError
+
+    def poll(self) -> int | None:
+        """The exit code, below 0 for a signal; None while it runs."""
+        return self._code if self._code is not None else self._reap(os.WNOHANG)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self._code if self._code is not None else self._reap(0)
+        assert code is not None
+        return code
+
+
+class WithTerminal(_Program):
     """A program with a session and a terminal of its own, whose other end is ``terminal``."""
 
     def __init__(self, words: list[str]) -> None:
@@ -50,16 +69,6 @@ class WithTerminal:
             os.close(theirs)
         self._code: int | None = None
 
-    def poll(self) -> int | None:
-        """The exit code, below 0 for a signal; None while it runs."""
-        return self._code if self._code is not None else self._reap(os.WNOHANG)
-
-    def wait(self) -> int:
-        """Wait for its end; the exit code."""
-        code = self._code if self._code is not None else self._reap(0)
-        assert code is not None
-        return code
-
     def _reap(self, flags: int) -> int | None:
         pid, status = os.waitpid(self.pid, flags)
         if pid:
@@ -67,7 +76,7 @@ class WithTerminal:
         return self._code
 
 
-class Launched:
+class Launched(_Program):
     """A program on the host, but in a mount namespace of its own; ``terminal``: the master of its terminal, or None."""
 
     def __init__(self, words: list[str], fields: dict[str, Any], stdio: tuple[int, int, int], *, tty: bool) -> None:
@@ -79,16 +88,6 @@ class Launched:
         finally:
             os.close(root)
         self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-        return self._code if self._code is not None else self._reap(os.WNOHANG)
-
-    def wait(self) -> int:
-        """Wait for its end; the exit code."""
-        code = self._code if self._code is not None else self._reap(0)
-        assert code is not None
-        return code
 
     def _reap(self, flags: int) -> int | None:
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | flags)
