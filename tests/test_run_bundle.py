@@ -26,30 +26,35 @@ def store(tmp_path_factory):
 
 
 def test_a_root(store):
-    with store.containers.rootfs("box") as root:
+    with store.rootfs("box") as root:
         assert (root / "etc/passwd").read_text().startswith("root:")
         (root / "new").write_text("x")
         assert subprocess.run(["chroot", root, "/bin/cat", "/new"], capture_output=True, check=True).stdout == b"x"
     assert not root.exists()
-    with store.containers.rootfs("box") as root:
+    with store.rootfs("box") as root:
         assert not (root / "new").exists()
 
 
 def test_a_root_at_a_place_read_only(store, tmp_path):
-    with store.containers.rootfs("box", tmp_path, readonly=True) as root:
+    with store.rootfs("box", tmp_path, readonly=True) as root:
         assert root == tmp_path
         assert os.path.ismount(root)
         with pytest.raises(OSError, match="Read-only"):
             (root / "x").touch()
     assert not os.path.ismount(tmp_path)
-    with pytest.raises(NotFoundError), store.containers.rootfs("none"):
+    with pytest.raises(NotFoundError), store.rootfs("none"):
         pass
 
 
 def test_a_root_goes_when_the_body_fails(store):
-    with pytest.raises(ZeroDivisionError), store.containers.rootfs("box") as root:
+    with pytest.raises(ZeroDivisionError), store.rootfs("box") as root:
         raise ZeroDivisionError
     assert not root.exists()
+
+
+def test_an_error_of_the_body_stays_what_it_is(store):
+    with pytest.raises(FileNotFoundError, match="nothing-here"), store.rootfs("box") as root:
+        (root / "nothing-here").read_bytes()
 
 
 needs_runc = pytest.mark.skipif(shutil.which("runc") is None, reason="needs the Debian package runc")

@@ -1,9 +1,8 @@
-"""Roots without a runtime of ours: a mounted tree for the time of a ``with``, and OCI bundles for other runtimes."""
+"""OCI bundles for other runtimes."""
 
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -13,10 +12,9 @@ from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config
 from layerfs.containers.starting import run_spec
 from layerfs.errors import ExistsError, UnsupportedError, system_errors
-from layerfs.oci import Platform
 from layerfs.runtime import oci_config, with_init
 
-__all__ = ["Bundle", "rootfs", "write_bundle"]
+__all__ = ["Bundle", "write_bundle"]
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -24,36 +22,6 @@ class Bundle(msgspec.Struct, frozen=True):
 
     path: Path
     mounts: tuple[tuple[str, ...], ...] = ()
-
-
-@contextmanager
-def rootfs(
-    parts: Parts, image: str, target: Path | None = None, *, readonly: bool = False, platform: Platform | None = None
-) -> Iterator[Path]:
-    """An image's tree, mounted at ``target`` (None: a place of its own); what is changed in it goes at the end."""
-    found = parts.images.get(image, platform)
-    key = f"rootfs-{os.urandom(8).hex()}"
-    with ExitStack() as stack, system_errors(f"mount image {image}"):
-        place = target
-        if place is None:
-            place = parts.run / "mounts" / key
-            place.mkdir(mode=0o700, parents=True)
-            stack.callback(_remove_directory, place)
-        parts.snapshots.prepare(key, found.diff_ids)
-        stack.callback(parts.snapshots.remove, key)
-        fd = parts.snapshots.mount(key, volatile=True, readonly=readonly)
-        stack.callback(parts.snapshots.release, key)
-        try:
-            parts.snapshots.attach(fd, place)
-        finally:
-            os.close(fd)
-        stack.callback(parts.snapshots.detach, place, lazy=True)
-        yield place
-
-
-def _remove_directory(path: Path) -> None:
-    with suppress(OSError):
-        path.rmdir()
 
 
 def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool) -> Bundle:

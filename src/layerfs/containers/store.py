@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from layerfs.layers import LayerStore
     from layerfs.metadata import Database
     from layerfs.native import Change
-    from layerfs.oci import Platform
     from layerfs.snapshots import SnapshotStore
 else:  # what one verb needs, and the next does not
     bundle, creating, merged, running, starting = (
@@ -123,22 +122,6 @@ class ContainerStore:
                 container.remove(force=True)
             raise
         return container
-
-    @contextmanager
-    def rootfs(
-        self,
-        image: str,
-        target: Path | None = None,
-        *,
-        readonly: bool = False,
-        platform: Platform | None = None,
-    ) -> Iterator[Path]:
-        """An image's tree, mounted for the time of a ``with``: at ``target``, or in a place of its own.
-
-        What is changed in it goes at the end.
-        """
-        with bundle.rootfs(self._parts, image, target, readonly=readonly, platform=platform) as place:
-            yield place
 
     def bundle(self, options: CreateOptions, directory: Path, *, mounted: bool = True) -> tuple[Container, Bundle]:
         """A container for a runtime of the user's own: an OCI bundle in ``directory``, which is new or empty.

@@ -100,6 +100,10 @@ def sweep_store(
 ) -> Swept:
     """Remove what nothing names, and with ``damaged`` what a check has put away."""
     if not dry_run:
+        if any(row.key.startswith("build-") for row in parts.snapshots.list()):  # what builds left that were killed
+            from layerfs.build.running import sweep_dead_builds
+
+            sweep_dead_builds(parts.snapshots, parts.places.run)
         parts.snapshots.sweep()
     left = remove_other_layers(parts.places, parts.database, dry_run=dry_run) if damaged else 0
     swept = sweep(

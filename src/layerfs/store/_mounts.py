@@ -1,10 +1,11 @@
-"""Images and containers seen as a directory: ``mount`` and ``unmount``.
+"""Images and containers seen as a directory: ``mount`` and ``unmount``, and ``rootfs`` for the time of a ``with``.
 
 A mounted image is a snapshot of kind ``view`` in the database, so that its layer mounts stay as long as it does.
 """
 
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +16,10 @@ from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_
 from layerfs.fsutil import boot_id
 from layerfs.images import Image
 from layerfs.metadata import SnapshotRow
+from layerfs.oci import Platform
 from layerfs.store._parts import Parts
 
-__all__ = ["MountInfo", "mount", "mounts", "unmount"]
+__all__ = ["MountInfo", "mount", "mounts", "rootfs", "unmount"]
 
 _VIEW = "view-"
 
@@ -66,6 +68,37 @@ def mount(parts: Parts, containers: ContainerStore, text: str, target: Path | No
         held.callback(os.close, fd)
         parts.snapshots.attach(fd, place, key)
     return place
+
+
+@contextmanager
+def rootfs(
+    parts: Parts, image: str, target: Path | None = None, *, readonly: bool = False, platform: Platform | None = None
+) -> Iterator[Path]:
+    """An image's tree, mounted at ``target`` (None: a place of its own); what is changed in it goes at the end."""
+    found = parts.images.get(image, platform)
+    key = f"rootfs-{os.urandom(8).hex()}"
+    with ExitStack() as stack:
+        with system_errors(f"mount image {image}"):  # and not round the yield: those are its user's own
+            place = target
+            if place is None:
+                place = parts.places.run / "mounts" / key
+                place.mkdir(mode=0o700, parents=True)
+                stack.callback(_remove_directory, place)
+            parts.snapshots.prepare(key, found.diff_ids)
+            stack.callback(parts.snapshots.remove, key)
+            fd = parts.snapshots.mount(key, volatile=True, readonly=readonly)
+            stack.callback(parts.snapshots.release, key)
+            try:
+                parts.snapshots.attach(fd, place)
+            finally:
+                os.close(fd)
+            stack.callback(parts.snapshots.detach, place, lazy=True)
+        yield place
+
+
+def _remove_directory(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _key(info: MountInfo) -> str:

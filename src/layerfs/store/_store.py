@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -295,13 +295,18 @@ class Store:
 
     # ---- reading and mounting ----
 
-    @contextmanager
-    def view(self, text: str, platform: Platform | None = None) -> Iterator[View]:
-        """The files of an image, or of a layer by its diff ID, without a mount and without privilege."""
+    def view(self, text: str, platform: Platform | None = None) -> View:
+        """The files of an image, or of a layer by its diff ID, without a mount or privilege; for a ``with``."""
         is_layer = text.startswith("sha256:") and len(text) == 71 and self.layers.has(Digest(text))
-        diff_ids = [Digest(text)] if is_layer else self.images.get(text, platform).diff_ids
-        with self.layers.view(diff_ids) as view:
-            yield view
+        return self.layers.view([Digest(text)] if is_layer else self.images.get(text, platform).diff_ids)
+
+    def rootfs(
+        self, image: str, target: Path | None = None, *, readonly: bool = False, platform: Platform | None = None
+    ) -> AbstractContextManager[Path]:
+        """An image's tree, mounted at ``target`` or elsewhere while a ``with`` lasts; changes to it go with it."""
+        from layerfs.store._mounts import rootfs
+
+        return rootfs(self.parts, image, target, readonly=readonly, platform=platform)
 
     def mount(self, text: str, target: Path | None = None) -> Path:
         """Mount a container, or an image read-only; the directory, which stays the same when it is done again."""
@@ -359,10 +364,6 @@ class Store:
 
         if not dry_run:
             self.containers.reap()
-            if any(row.key.startswith("build-") for row in self.snapshots.list()):  # what builds left that were killed
-                from layerfs.build.running import sweep_dead_builds
-
-                sweep_dead_builds(self.snapshots, self.run_root)
         return sweep_store(self.parts, dry_run=dry_run)
 
     def prune_images(
@@ -389,8 +390,7 @@ class Store:
         return check(self.parts, quick=quick, repair=repair, progress=progress)
 
     def migrate(self, layer_format: str, *, progress: Progress = NO_PROGRESS) -> int:
-        """Keep layers in format ``erofs`` or ``dir`` from now on; how many were converted. InUseError while containers
-        run, something is mounted, or another command works with the store."""
+        """Keep layers in format ``erofs`` or ``dir`` from now on; how many were converted. InUseError while in use."""
         from layerfs.store._migrating import migrate
 
         self.containers.reap()
