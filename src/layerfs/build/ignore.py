@@ -47,10 +47,14 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     expression does, so those of more than two stars are walked.
     """
     items = _items(pattern)
-    if sum(item in _STARS for item in items) > 2:
+    if not _is_simple(items):
         return partial(_walk, [item if item in _STARS else re.compile(item, re.DOTALL) for item in items])
     regex = re.compile("".join(items), re.DOTALL)
     return lambda path: regex.fullmatch(path) is not None
+
+
+def _is_simple(items: Sequence[str]) -> bool:
+    return sum(item in _STARS for item in items) <= 2
 
 
 def _walk(items: "Sequence[str | re.Pattern[str]]", path: str) -> bool:
@@ -160,12 +164,15 @@ class Matcher:
         """InvalidInputError for a pattern that is none."""
         self._patterns = [_compiled(pattern) for pattern in patterns if pattern]
         self._inverted = [pattern for pattern in self._patterns if pattern.inverted]
+        self._any = _any_of([pattern.text for pattern in self._patterns if not pattern.inverted])
 
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
     def matches(self, path: str) -> bool:
         """Whether a path is left out, by itself or because a directory above it is."""
+        if self._any is not None and self._any.fullmatch(path) is None:
+            return False
         matched = False
         parents: Sequence[str] | None = None
         for pattern in self._patterns:
@@ -198,6 +205,15 @@ def _may_reach(pattern: Sequence[str], names: Sequence[str]) -> bool:
 def _parents(path: str) -> list[str]:
     names = path.split("/")
     return ["/".join(names[:count]) for count in range(1, len(names))]
+
+
+def _any_of(patterns: Sequence[str]) -> "re.Pattern[str] | None":
+    """Matches a path that any of the patterns leaves out, or a directory above it: so most files are asked about once.
+    None where one of them is walked."""
+    every = [_items(pattern) for pattern in patterns]
+    if not every or not all(map(_is_simple, every)):
+        return None
+    return re.compile(f"(?:{'|'.join(''.join(items) for items in every)})(?:/.*)?", re.DOTALL)
 
 
 def _compiled(pattern: str) -> _Pattern:
