@@ -1,14 +1,16 @@
-"""What README shows works as it is printed."""
+"""What README and docs/library.md show works as it is printed."""
 
 import re
 import runpy
 import shlex
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import tarbuild as tar
+from boxes import box_tar, needs_busybox
 
 from layerfs.cli.commands import GROUPS, VERBS
 
@@ -31,6 +33,18 @@ def test_the_library_block(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"sha256:[0-9a-f]{64} [\[(]'sha256:[0-9a-f]{64}',?[\])] \d+", first)
     assert second == str(len(passwd))
     names = subprocess.run(["tar", "-tf", "base.tar"], capture_output=True, text=True, check=True).stdout
+    assert "manifest.json" in names
+
+
+@pytest.mark.root
+@needs_busybox
+def test_the_program_of_the_library_document(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    (tmp_path / "rootfs.tar").write_bytes(box_tar(tar.directory("proc")))
+    (tmp_path / "program.py").write_text("\n".join(blocks))
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, check=True, timeout=60)
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    names = subprocess.run(["tar", "-tf", tmp_path / "mine.tar"], capture_output=True, text=True, check=True).stdout
     assert "manifest.json" in names
 
 
