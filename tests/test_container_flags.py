@@ -156,7 +156,7 @@ def test_limits():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ulimit", ["nofile=2:1"]), ("ulimit", ["what=1"]), ("ulimit", ["nofile=x"]), ("memory", "1m"), ("cpus", "0"),
+    [("ulimit", ["nofile=2:1"]), ("ulimit", ["what=1"]), ("ulimit", ["nofile=x"]), ("memory", "1m"), ("cpus", "-1"),
      ("cpus", "many"), ("cpuset_cpus", "0-99999999"), ("cpuset_cpus", "2-1"), ("cpuset_cpus", "a"), ("pids_limit", "x"),
      ("restart", "sometimes"), ("restart", "always:3"), ("restart", "on-failure:x"), ("label", ["=x"]),
      ("add_host", ["x"]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from layerfs.cli.context import Context
 from layerfs.cli.filters import Filters
-from layerfs.errors import InvalidInputError
+from layerfs.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from layerfs.containers import Container
@@ -35,8 +35,7 @@ def filtered(context: Context, containers: Iterable[Container], words: list[str]
     """Return the containers that all filters accept; InvalidInputError for a filter that is none."""
     filters = Filters(words, _KNOWN)
     _check(filters)
-    images = [context.store.images.get(text) for text in filters["ancestor"]]
-    stacks = [[str(diff_id) for diff_id in image.diff_ids] for image in images]
+    stacks = [stack for text in filters["ancestor"] for stack in _stack(context, text)]
     before = [context.store.containers.get(text).created for text in filters["before"]]
     since = [context.store.containers.get(text).created for text in filters["since"]]
 
@@ -45,10 +44,20 @@ def filtered(context: Context, containers: Iterable[Container], words: list[str]
             _simple(filters, container)
             and all(container.created < when for when in before)
             and all(container.created > when for when in since)
-            and (not stacks or any(list(container.config.layers)[: len(stack)] == stack for stack in stacks))
+            and (
+                not filters["ancestor"] or any(list(container.config.layers)[: len(stack)] == stack for stack in stacks)
+            )
         )
 
     return [container for container in containers if accepts(container)]
+
+
+def _stack(context: Context, text: str) -> list[list[str]]:
+    """The layers of an image; nothing descends from one that is not there."""
+    try:
+        return [[str(diff_id) for diff_id in context.store.images.get(text).diff_ids]]
+    except NotFoundError:
+        return []
 
 
 def _check(filters: Filters) -> None:
@@ -73,7 +82,7 @@ def _simple(filters: Filters, container: Container) -> bool:
     volumes = {part for use in container.mounts for part in (use.volume, use.source, use.option.target)}
     return (
         (not filters["id"] or any(re.search(f"^(?:{pattern})", container.id) for pattern in filters["id"]))
-        and (not filters["name"] or any(re.search(pattern, f"/{container.name}") for pattern in filters["name"]))
+        and (not filters["name"] or any(_named(pattern, container) for pattern in filters["name"]))
         and filters.accepts("status", container.status)
         and (not exited or (container.status == "exited" and str(container.exit_code) in exited))
         and filters.labels(container.labels)
@@ -81,3 +90,8 @@ def _simple(filters: Filters, container: Container) -> bool:
         and filters.accepts("health", container.health)
         and filters.accepts("network", container.config.options.network)
     )
+
+
+def _named(pattern: str, container: Container) -> bool:
+    """Names are shown without their slash, and have one in docker's interface: users anchor either."""
+    return any(re.search(pattern, name) for name in (container.name, f"/{container.name}"))

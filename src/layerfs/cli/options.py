@@ -204,7 +204,9 @@ class Command:
     def _alike(self, name: str) -> str | None:
         import difflib  # only on the way to an error
 
-        found = difflib.get_close_matches(name, [known for known in self._names if len(known) > 2], 1)
+        found = difflib.get_close_matches(
+            name, [known for known, option in self._names.items() if len(known) > 2 and not option.hidden], 1
+        )
         return f"did you mean {found[0]}?" if found else None
 
     def _count(self, rest: list[str], title: str) -> None:

@@ -20,6 +20,7 @@ _DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)"
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _VOLUME_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}"
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_CONSISTENCY = ("consistent", "cached", "delegated", "default")  # of docker on other systems; here all are the first
 _ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
@@ -97,6 +98,8 @@ def _volume_options(text: str, what: str) -> dict[str, bool | str]:
             found["nocopy"] = True
         elif word in _PROPAGATION:
             found["propagation"] = word
+        elif word in _CONSISTENCY:
+            continue
         elif word in ("z", "Z"):
             if os.path.exists("/sys/fs/selinux/enforce"):
                 raise UnsupportedError(f"{what}: relabelling for SELinux ({word}) is not offered")
@@ -118,11 +121,12 @@ _MOUNT_KEYS = {
     "src": "source", "source": "source", "dst": "target", "destination": "target", "target": "target",
     "ro": "readonly", "readonly": "readonly", "bind-propagation": "propagation", "volume-nocopy": "nocopy",
     "volume-subpath": "subpath", "image-subpath": "subpath", "tmpfs-size": "size", "tmpfs-mode": "mode",
-    "bind-recursive": "recursive", "bind-nonrecursive": "nonrecursive",
+    "bind-recursive": "recursive", "bind-nonrecursive": "nonrecursive", "bind-create-src": "create",
+    "consistency": "consistency", "volume-driver": "driver",
 }  # fmt: skip
 _ONLY = {
     "propagation": ("bind",), "recursive": ("bind",), "nonrecursive": ("bind",), "nocopy": ("volume",),
-    "size": ("tmpfs",), "mode": ("tmpfs",),
+    "size": ("tmpfs",), "mode": ("tmpfs",), "create": ("bind",), "driver": ("volume",),
 }  # fmt: skip
 
 
@@ -163,6 +167,9 @@ def _mount_of(kind: str, fields: dict[str, str | None], what: str) -> MountOptio
     recursive = fields.get("recursive") or "enabled"
     if recursive not in ("enabled", "disabled"):
         raise InvalidInputError(f"{what}: bind-recursive {recursive!r} is not enabled or disabled")
+    for key, known in (("consistency", _CONSISTENCY), ("driver", ("local",))):
+        if (fields.get(key) or known[0]) not in known:
+            raise InvalidInputError(f"{what}: {key} {fields[key]!r} is not one of {', '.join(known)}")
     size, mode = fields.get("size"), fields.get("mode")
     return MountOption(
         type=kind,  # type: ignore[arg-type]  # checked by the caller
@@ -171,6 +178,7 @@ def _mount_of(kind: str, fields: dict[str, str | None], what: str) -> MountOptio
         readonly=_flag(fields, "readonly", what),
         recursive=recursive == "enabled" and not _flag(fields, "nonrecursive", what),
         propagation=propagation,
+        create_source=_flag(fields, "create", what),
         nocopy=_flag(fields, "nocopy", what),
         subpath=fields.get("subpath"),
         size=parse_size(size, what) if size else None,

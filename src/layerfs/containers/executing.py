@@ -55,7 +55,8 @@ def execute(
         spec = _spec(config, process, options)
         interactive = options.interactive and not options.detach
         chosen = stdio if not options.detach else _null(stack)
-        streams = stack.enter_context(Stdio(chosen, interactive=interactive, terminal=options.tty))
+        moved = config.runtime != "builtin" and not options.detach  # a standard runtime says what went wrong there, too
+        streams = stack.enter_context(Stdio(chosen, interactive=interactive, terminal=options.tty, moved=moved))
         signals = stack.enter_context(Signals(sig_proxy and not options.detach))
         started = runtime.execute(spec, streams.given)
         stack.callback(started.close)

@@ -121,6 +121,11 @@ class ContainerFacts:
         return self._state.finished
 
     @property
+    def logged(self) -> bool:
+        """Whether what it writes is kept."""
+        return self.config.options.log_options.get("driver") != "none"
+
+    @property
     def directory(self) -> Path:
         """Where its own files are."""
         return self._parts.directory(self.id)

@@ -27,6 +27,7 @@ _BOOLEAN = ("tty", "interactive", "init", "read_only", "privileged")
 _LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop", "security_opt")
 _NUMBERS = ("stop_timeout", "cpu_shares", "pids_limit", "oom_score_adj")
 _SIZES = ("memory", "memory_reservation", "shm_size")
+_NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_shares")
 _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "mount", "tmpfs", "device", "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
@@ -57,13 +58,14 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
             raise InvalidInputError(f"option --{name.replace('_', '-')}: unknown")
         if name in _REFUSED:
             raise UnsupportedError(f"option --{name.replace('_', '-')}: not offered")
-    fields: dict[str, Any] = {name: given[name] for name in (*_PLAIN, *_BOOLEAN) if name in given}
+    fields: dict[str, Any] = {name: given[name] for name in (*_PLAIN, *_BOOLEAN) if given.get(name)}
     fields |= {name: tuple(given[name]) for name in _LISTS if name in given}
     fields["attach"] = tuple(dict.fromkeys(map(_stream, given.get("attach", ()))))
     fields |= {name: _whole(given[name], name) for name in _NUMBERS if name in given}
     fields |= {name: _values.parse_size(given[name], _shown(name)) for name in _SIZES if name in given}
-    if fields.get("shm_size") == 0:  # the usual, as with docker; a tmpfs would take it for no limit
-        del fields["shm_size"]
+    for name in _NONE_IS_ZERO:  # as with docker; a tmpfs of size 0 would have no limit
+        if fields.get(name) == 0:
+            del fields[name]
     if "host-gateway" in str(given.get("add_host")) and "none" in (given.get("network"), given.get("net")):
         raise UnsupportedError("option --add-host host-gateway: not offered without a network")
     fields |= _process(given) | _view(given) | _limits(given)
@@ -154,7 +156,8 @@ def _view(given: Mapping[str, Any]) -> dict[str, Any]:
             fields[flag] = _choice(flag, given[flag], choices)
     network = given.get("network") or given.get("net")
     if network:
-        fields["network"] = _choice("network", network, ("host", "none"))
+        kind = _choice("network", network, ("host", "none", "default"))
+        fields["network"] = "host" if kind == "default" else kind
     if "userns" in given:
         value = given["userns"]
         if value not in ("host", "auto", "keep-id") and not re.fullmatch(r"\d+:\d+(?::\d+)?", value):
@@ -209,18 +212,18 @@ def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "memory_swap" in given:
         value = str(given["memory_swap"])
-        fields["memory_swap"] = -1 if value == "-1" else _values.parse_size(value, "option --memory-swap")
+        fields["memory_swap"] = -1 if value == "-1" else _values.parse_size(value, "option --memory-swap") or None
     if "cpus" in given:
         try:
-            fields["cpus"] = float(given["cpus"])
+            fields["cpus"] = float(given["cpus"]) or None
         except ValueError:
             raise InvalidInputError(f"option --cpus {given['cpus']!r}: not a number") from None
-        if not 0 < fields["cpus"] <= 8192:
+        if fields["cpus"] is not None and not 0 < fields["cpus"] <= 8192:
             raise InvalidInputError(f"option --cpus {given['cpus']!r}: out of range")
-    if "memory" in given and _values.parse_size(given["memory"], "option --memory") < 6 << 20:
+    if "memory" in given and 0 < _values.parse_size(given["memory"], "option --memory") < 6 << 20:
         raise InvalidInputError("option --memory: the least is 6m")
     for flag in ("cpuset_cpus", "cpuset_mems"):
-        if flag in given:
+        if given.get(flag):
             _check_cpuset(given[flag], flag)
     return fields
 

@@ -17,6 +17,8 @@ def check_limits(options: CreateOptions) -> None:
     swap, memory, reservation = options.memory_swap, options.memory, options.memory_reservation
     if swap is not None and swap != -1 and memory is None:
         raise InvalidInputError("option --memory-swap: it counts memory and swap, and --memory is not given")
+    if swap is not None and swap != -1 and swap < (memory or 0):
+        raise InvalidInputError("option --memory-swap: less than --memory")
     if reservation is not None and memory is not None and reservation > memory:
         raise InvalidInputError("option --memory-reservation: more than --memory")
     _check_range("--cpu-shares", options.cpu_shares, *_SHARES)

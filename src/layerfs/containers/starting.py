@@ -103,12 +103,10 @@ def _mount(use: MountUse) -> MountSpec:
 
 
 def limits_of(options: CreateOptions) -> Limits:
-    """The limits among the options; InvalidInputError where they contradict one another."""
+    """The limits among the options."""
     swap = options.memory_swap
     if swap is None and options.memory is not None:
         swap = 2 * options.memory  # as docker: as much swap as memory
-    if swap is not None and swap != -1 and swap < (options.memory or 0):
-        raise InvalidInputError("option --memory-swap: less than --memory")
     return Limits(
         memory=options.memory,
         memory_swap=swap,

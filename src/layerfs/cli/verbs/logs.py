@@ -7,7 +7,7 @@ import sys
 from layerfs.cli.context import Context
 from layerfs.cli.filters import parse_until
 from layerfs.cli.options import Args, Command, flag, one
-from layerfs.errors import InvalidInputError
+from layerfs.errors import InvalidInputError, NotFoundError
 
 __all__ = ["COMMAND", "run"]
 
@@ -27,11 +27,14 @@ COMMAND = Command(
 
 def run(args: Args, context: Context) -> None:
     """Write to the standard output what it wrote there, and to the error stream what went there."""
-    if args.tail != "all" and not args.tail.isdecimal():
+    if args.tail != "all" and not args.tail.removeprefix("-").isdecimal():
         raise InvalidInputError(f"logs: --tail {args.tail!r}: not a number of lines, or all")
-    entries = context.store.containers.get(args.rest[0]).logs(
+    container = context.store.containers.get(args.rest[0])
+    if not container.logged:
+        raise NotFoundError(f"logs of container {container.name}: it was made with --log-driver none")
+    entries = container.logs(
         follow=args.follow,
-        tail=None if args.tail == "all" else int(args.tail),
+        tail=None if args.tail == "all" or args.tail.startswith("-") else int(args.tail),
         since=parse_until(args.since) if args.since else None,
         until=parse_until(args.until) if args.until else None,
     )

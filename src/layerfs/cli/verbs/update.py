@@ -34,5 +34,5 @@ def run(args: Args, context: Context) -> int:
     if not args.given:
         raise InvalidInputError("update: nothing to change is given")
     options = create_options("", (), {name: getattr(args, name) for name in args.given})
-    changes = {name: getattr(options, name) for name in args.given}
+    changes = {name: value for name in args.given if (value := getattr(options, name)) is not None}  # 0: as it was
     return each_container(context, args.rest, lambda container: container.update(**changes))
