@@ -29,6 +29,7 @@
 /* What overlayfs has noted at an inode of an upper directory or of a layer in that form. */
 typedef struct lfs_marks {
     bool opaque;
+    bool whiteouts; /* of a directory: files in it may be whiteouts */
     bool redirect;
     bool metacopy;
     bool whiteout;
@@ -44,9 +45,6 @@ typedef struct lfs_xattrs {
 /* Append the attributes, sorted by name, to out: records {u16 n, u32 m, n bytes full name, m bytes value}.
  * fd is open for reading, or O_PATH when `opath` is set. 0 or -errno. */
 int lfs_xattrs_read(lfs_xattrs *x, int fd, bool opath, lfs_buf *out, lfs_marks *marks);
-/* Whether a name in a directory may have marks, without opening it: 0 if it has none for sure, 1, -ENOSYS before
- * Linux 6.13, or -errno. */
-int lfs_xattrs_probe(lfs_xattrs *x, int dirfd, const char *name);
 /* The same of an inode in a layer file. */
 int lfs_xattrs_layer(lfs_xattrs *x, const lfs_reader *reader, uint64_t nid, lfs_buf *out, lfs_marks *marks,
                      lfs_error *error);
@@ -84,6 +82,7 @@ typedef struct lfs_walk_dir {
     ino_t ino[2];
     bool second;  /* whiteouts come first, all else in a second pass */
     bool opaque;
+    bool whiteouts; /* upper: files in it may be whiteouts */
     bool hidden;  /* upper: opaque, or below such a one: nothing of the lowers shows */
     char kind;    /* list: what it is listed as in any case, or 0 */
     uint64_t refs; /* the lowers that have it too (diff_lower.c) */
@@ -277,7 +276,6 @@ struct lfs_diff {
     lfs_buf list;      /* changes: records, and where each begins */
     lfs_buf order;
     size_t list_at;
-    bool no_probe;     /* this kernel has no lfs_xattrs_probe */
     char *compare;     /* two pieces of content */
     int use;           /* 0, 'r' read, 'l' list */
     size_t written;    /* of the directories at hand, those whose members are written */

@@ -6,6 +6,10 @@
  * opaque directory, is listed as gone too. Everything else in an upper is there because it was written to,
  * and is listed as added or changed by whether the lowers show the name. With no lowers all of it is added.
  *
+ * Of files it is enough to know that they are there, so that only directories are opened. A file whose content
+ * overlayfs has left below has changed all the same; and whiteouts by attribute are looked for only in directories
+ * marked for such, as the kernel does and its documentation demands.
+ *
  * The list is held in memory, because it is sorted by path, and no walk comes in that order ("a", "a.b",
  * "a/b").
  */
@@ -151,53 +155,36 @@ static int on_whiteout(lfs_diff *d, lfs_error *error)
     return add_entry(d, 'D', found.exists ? (uint8_t)IFTODT(found.mode) : DT_UNKNOWN, error);
 }
 
-/* What overlayfs has noted at the regular file at hand. 1, 0 if it is gone, or -errno. */
-static int file_marks(lfs_diff *d, lfs_marks *marks, lfs_error *error)
+/* Whether the file at hand is a whiteout by its attribute: -ENOENT if it is gone. */
+static int is_whiteout(lfs_diff *d, lfs_error *error)
 {
     lfs_walk *w = &d->walk;
-    int r = w->fd[LFS_SIDE_TO] >= 0 || d->no_probe
-                ? 1 : lfs_xattrs_probe(&w->xattrs, lfs_walk_top(w)->fd[LFS_SIDE_TO], w->name);
+    lfs_marks marks;
+    int r = w->fd[LFS_SIDE_TO] >= 0 ? 1 : lfs_walk_open(w, error);
 
-    memset(marks, 0, sizeof *marks);
-    d->no_probe |= r == -ENOSYS;
-    if (r == 0 || r == -ENOENT)
-        return r == 0;
-    if (r < 0 && r != -ENOSYS)
-        return lfs_walk_fail(w, -r, "read extended attributes of", error);
-    if (w->fd[LFS_SIDE_TO] < 0) {
-        r = lfs_walk_open(w, error);
-        if (r <= 0 || w->type != DT_REG)
-            return r;
-    }
+    if (r <= 0)
+        return r == 0 ? -ENOENT : r;
+    if (w->type != DT_REG || w->st[LFS_SIDE_TO].st_size > 0)
+        return 0;
     d->xattrs[0].len = 0;
-    r = lfs_xattrs_read(&w->xattrs, w->fd[LFS_SIDE_TO], true, &d->xattrs[0], marks);
-    if (r < 0)
-        return lfs_walk_fail(w, -r, "read extended attributes of", error);
-    marks->whiteout &= w->st[LFS_SIDE_TO].st_size == 0;
-    return 1;
+    r = lfs_xattrs_read(&w->xattrs, w->fd[LFS_SIDE_TO], true, &d->xattrs[0], &marks);
+    return r < 0 ? lfs_walk_fail(w, -r, "read extended attributes of", error) : marks.whiteout;
 }
 
 static int on_file(lfs_diff *d, lfs_error *error)
 {
     lfs_walk *w = &d->walk;
     lfs_lower_found found = {.exists = w->in_from};
-    lfs_marks marks;
-    int r;
+    int r = 0;
 
     if (w->pair) {
         r = lfs_diff_differs(d, error);
         return r <= 0 ? r : add_entry(d, w->in_from ? 'C' : 'A', w->type, error);
     }
-    if (w->type == DT_REG) {
-        r = file_marks(d, &marks, error);
-        if (r <= 0)
-            return r;
-        if (marks.whiteout)
-            return on_whiteout(d, error);
-        r = lfs_diff_check_marks(d, &marks, error);
-        if (r < 0)
-            return r;
-    }
+    if (w->type == DT_REG && lfs_walk_top(w)->whiteouts)
+        r = is_whiteout(d, error);
+    if (r != 0)
+        return r == -ENOENT ? 0 : r < 0 ? r : on_whiteout(d, error);
     r = find(d, &found, error);
     return r < 0 ? r : add_entry(d, found.exists ? 'C' : 'A', w->type, error);
 }

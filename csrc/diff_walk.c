@@ -138,6 +138,7 @@ static int enter(lfs_walk *w, int fds[2], lfs_error *error)
     dir->xattrs = dir->names;
     dir->xattrs_len = w->names.len - dir->names;
     dir->opaque = marks.opaque;
+    dir->whiteouts = marks.whiteouts;
     dir->hidden = marks.opaque || (w->depth > 1 && dir[-1].hidden);
     if (marks.redirect && !marks.opaque)
         return lfs_fail(error, EOPNOTSUPP,

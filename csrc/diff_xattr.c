@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <sys/xattr.h>
 
-#include "syscalls.h"
-
 #define LIST_MAX 65536u  /* XATTR_LIST_MAX */
 #define VALUE_MAX 65536u /* XATTR_SIZE_MAX */
 #define FEW 512u         /* what most take: the kernel allocates for each call as much as is offered */
@@ -41,6 +39,7 @@ static void note_mark(const lfs_xattrs *x, lfs_marks *marks, const char *name, c
     switch (name[strlen(x->own)]) {
     case 'o':
         marks->opaque = m == 1 && value[0] == 'y';
+        marks->whiteouts = m == 1 && value[0] == 'x';
         break;
     case 'r':
         marks->redirect = true;
@@ -127,23 +126,6 @@ static int append_sorted(lfs_xattrs *x, lfs_buf *out)
                            HEAD + lfs_get16(x->raw.data + at) + lfs_get32(x->raw.data + at + 2)) < 0)
             return -ENOMEM;
     }
-    return 0;
-}
-
-int lfs_xattrs_probe(lfs_xattrs *x, int dirfd, const char *name)
-{
-    int n;
-
-    if (lfs_buf_reserve(&x->list, LIST_MAX) < 0)
-        return -ENOMEM;
-    n = lfs_sys_listxattrat(dirfd, name, x->list.data, FEW);
-    if (n == -ERANGE)
-        n = lfs_sys_listxattrat(dirfd, name, x->list.data, LIST_MAX);
-    if (n <= 0)
-        return n == -EOPNOTSUPP ? 0 : n;
-    for (const char *p = x->list.data; p < x->list.data + n; p += strlen(p) + 1)
-        if (classify(x, p, strlen(p)) == MARK)
-            return 1;
     return 0;
 }
 

@@ -140,7 +140,9 @@ void lfs_reader_free(lfs_reader *r);
  * A name that is gone when the walk comes to it never was (the list of an upper does not look again at what is no
  * directory: that was there when its directory was read); a file that becomes shorter while it is read is
  * -EAGAIN. What a layer cannot hold (a name that begins with .wh., a device 0:0 of a tree, an attribute's name
- * with "=") is -EINVAL, an upper whose content overlayfs has left below (redirect, metacopy) -EOPNOTSUPP.
+ * with "=") is -EINVAL, an upper whose content overlayfs has left below -EOPNOTSUPP: a directory (redirect), and for
+ * the archive a file (metacopy). The list knows empty files with the attribute `whiteout` as whiteouts in directories
+ * that have `opaque=x`.
  */
 #define LFS_DIFF_USERXATTR 1 /* marks are user.overlay.*, and those are the ones left out */
 #define LFS_DIFF_TREE 2      /* the directory is a whole tree, not an upper: no marks, all of it is written */

@@ -32,10 +32,6 @@
 #define SYS_mount_setattr 442
 #endif
 
-#ifndef SYS_listxattrat
-#define SYS_listxattrat 465 /* Linux 6.13 */
-#endif
-
 #define LFS_OPEN_TREE_CLONE 1
 #define LFS_MOVE_MOUNT_F_EMPTY_PATH 0x04
 #define LFS_MOVE_MOUNT_T_EMPTY_PATH 0x40
@@ -122,12 +118,6 @@ static inline int lfs_sys_mount_setattr(int fd, uint64_t set, uint64_t propagati
 static inline int lfs_sys_clone3(struct lfs_clone_args *args)
 {
     return lfs_sys(syscall(SYS_clone3, args, sizeof *args));
-}
-
-/* listxattr(2) of a name in a directory, be it a symbolic link. */
-static inline int lfs_sys_listxattrat(int dirfd, const char *name, char *list, size_t cap)
-{
-    return lfs_sys(syscall(SYS_listxattrat, dirfd, name, AT_SYMLINK_NOFOLLOW, list, cap));
 }
 
 /* openat2(2), always O_CLOEXEC and never through a magic link. */

@@ -199,15 +199,19 @@ def test_other_things_that_are_refused(upper: Path) -> None:
 )
 def test_redirect_and_metacopy_are_refused(upper: Path, mark: str, message: str) -> None:
     apply(upper, File("d/f", b"1"), Xattr("d" if mark == "redirect" else "d/f", f"trusted.overlay.{mark}", b"x"))
-    for use in (tar_of, changes_of):
-        with pytest.raises(UnsupportedError, match=message):
-            use(upper)
+    with pytest.raises(UnsupportedError, match=message):
+        tar_of(upper)
+    if mark == "metacopy":  # a list needs no content
+        assert short(changes_of(upper)) == ["A /d", "A /d/f"]
+        return
+    with pytest.raises(UnsupportedError, match=message):
+        changes_of(upper)
 
 
 def test_whiteout_by_attribute(upper: Path) -> None:
-    """The form that a nested overlay's host may hold: an empty file with the attribute."""
+    """The form that a nested overlay's host may hold: an empty file with the attribute, in a directory marked so."""
     apply(upper, File("w"), Xattr("w", "trusted.overlay.whiteout", b"y"), File("f", b"1"), Dir("d"))
-    apply(upper, Xattr("f", "trusted.overlay.whiteout", b"y"), Xattr("d", "trusted.overlay.opaque", b"x"))
+    apply(upper, Xattr("f", "trusted.overlay.whiteout", b"y"), Xattr(".", "trusted.overlay.opaque", b"x"))
     assert names(tar_of(upper)) == ["./", "d/", "f", ".wh.w"]
     assert short(changes_of(upper)) == ["A /d", "A /f", "D /w"]
 
