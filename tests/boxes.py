@@ -1,10 +1,13 @@
 """A small image to run: busybox and a few files, and a store that has it."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,26 @@ import tarbuild as tar
 
 from layerfs import Store
 from layerfs.containers import Container, CreateOptions, create_options
+from layerfs.runtime import Runtimes
 
 BUSYBOX = Path("/bin/busybox")
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n1234:x:0:0:a name of digits:/:/bin/sh\n"
 GROUP = b"root:x:0:\naudio:x:29:bob\nvideo:x:44:\nbob:x:1000:\n"
-RUNTIMES = ("builtin", "runc")
+RUNTIMES = ("builtin", "runc", "crun")
 
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs the Debian package busybox-static")
+
+
+@cache
+def missing(runtime: str) -> str | None:
+    """Why a runtime cannot be tried on this machine; None where it can. crun does not start on every one."""
+    if runtime != "builtin" and shutil.which(runtime) is None:
+        return f"needs the Debian package {runtime}"
+    if runtime == "crun":
+        with tempfile.TemporaryDirectory() as place:
+            answer = Runtimes(Path(place)).choice().reasons.get("crun")
+        return None if answer == "works" else f"crun does not start here: {answer}"
+    return None
 
 
 def box_tar(*more: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from boxes import RUNTIMES, missing
 
 ROOT = os.geteuid() == 0
 
@@ -14,6 +15,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "root" in item.keywords and not ROOT:
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each runtime that this machine can run containers with."""
+    if reason := missing(request.param):
+        pytest.skip(reason)
+    return str(request.param)
 
 
 def _mounts() -> set[str]:

@@ -238,7 +238,6 @@ def test_cve_2026_53488_labels_control_nothing(host: Host) -> None:
 
 @needs_busybox
 @pytest.mark.parametrize("number", [3, 7, 8, 9, 15])
-@pytest.mark.parametrize("runtime", ["builtin", "runc"])
 def test_cve_2024_21626_no_descriptor_of_the_host_is_a_working_directory(host: Host, number: int, runtime: str) -> None:
     box(host, changes=(f"WORKDIR /proc/self/fd/{number}",))
     fds = [os.open(host.outside, os.O_RDONLY) for _ in range(12)]
@@ -266,7 +265,6 @@ def test_cve_2022_36109_supplementary_groups(host: Host, user: str, groups: str)
 
 
 @needs_busybox
-@pytest.mark.parametrize("runtime", ["builtin", "runc"])
 def test_cve_2022_24769_no_inheritable_capabilities(host: Host, runtime: str) -> None:
     """CVE-2022-24769, -27649, -27650, -27651, -29162."""
     box(host)

@@ -15,7 +15,6 @@ from layerfs.errors import LayerfsError
 __all__ = ["host"]
 
 pytestmark = [pytest.mark.root, needs_busybox]
-RUNTIMES = ("builtin", "runc")
 
 
 def box(host: Host, *more: bytes, changes: tuple[str, ...] = ()) -> None:
@@ -104,7 +103,6 @@ def test_cve_2019_14271_no_library_of_the_container_is_loaded(host: Host, tmp_pa
     assert host("cp", "trier:/etc/passwd", tmp_path / "passwd").code == 0
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("path", ["proc", "sys", "dev", "etc"])
 def test_cve_2019_19921_links_instead_of_mount_points(host: Host, path: str, runtime: str) -> None:
     """CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-52881: /proc and the like as links to elsewhere."""
@@ -130,7 +128,6 @@ def _write(host: Host, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_cve_2024_45310_mount_points_are_not_made_on_the_host(host: Host, runtime: str) -> None:
     """CVE-2024-45310, CVE-2025-9566: the way to a mount point goes through a link in a volume that two share."""
     box(host)
@@ -147,7 +144,6 @@ def test_cve_2024_45310_mount_points_are_not_made_on_the_host(host: Host, runtim
     host.unharmed()
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("path", ["dev/null", "dev/console", "dev/pts", "dev/ptmx"])
 def test_cve_2025_31133_devices_of_the_image_are_not_used(host: Host, path: str, runtime: str) -> None:
     """CVE-2025-31133, CVE-2025-52565: what masks paths is a real /dev/null, a console a real terminal."""
@@ -162,7 +158,6 @@ def test_cve_2025_31133_devices_of_the_image_are_not_used(host: Host, path: str,
     assert Path("/proc/sys/kernel/core_pattern").read_bytes() == before
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_cve_2019_5736_the_runtime_cannot_be_written(host: Host, runtime: str) -> None:
     box(host)
     with host.store() as store:
@@ -211,7 +206,6 @@ def test_cve_2023_0778_a_volume_is_read_beneath_its_root(host: Host) -> None:
 # ---- a container that tries ----
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_what_a_container_finds_of_the_host(host: Host, runtime: str) -> None:
     """Descriptors, the root, devices, cgroups, keys, other processes, the kernel's settings."""
     box(host)

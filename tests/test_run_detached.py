@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from boxes import RUNTIMES, add_box, needs_busybox, options
+from boxes import add_box, needs_busybox, options
 
 from layerfs import Store
 from layerfs.containers import Restart
@@ -29,13 +29,6 @@ def shared(tmp_path_factory):
         add_box(store, root)
         yield store
         store.snapshots.release_layers()
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request):
-    if request.param != "builtin" and shutil.which(request.param) is None:
-        pytest.skip(f"needs the Debian package {request.param}")
-    return request.param
 
 
 def supervisors(store):

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tarbuild as tar
-from boxes import RUNTIMES, add_box, needs_busybox, options, run
+from boxes import add_box, needs_busybox, options, run
 
 from layerfs import Store
 from layerfs.errors import ExistsError, InUseError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
@@ -32,13 +31,6 @@ def shared(places):
         add_box(store, places[0])
         yield store
         store.snapshots.release_layers()
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request):
-    if request.param != "builtin" and shutil.which(request.param) is None:
-        pytest.skip(f"needs the Debian package {request.param}")
-    return request.param
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """What a container sees and may, by the options that say so."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from boxes import RUNTIMES, add_box, needs_busybox, run
+from boxes import add_box, needs_busybox, run
 
 from layerfs import Store
 from layerfs.errors import LayerfsError
@@ -24,13 +23,6 @@ def store(tmp_path_factory):
         store.snapshots.release_layers()
     left = [path for path in Path("/sys/fs/cgroup").glob("*/layerfs/*") if path.name in ids]
     assert not left, f"left behind: {left}"
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request):
-    if request.param != "builtin" and shutil.which(request.param) is None:
-        pytest.skip(f"needs the Debian package {request.param}")
-    return request.param
 
 
 def sh(store, runtime, script, **flags):

@@ -2,14 +2,13 @@
 
 import io
 import os
-import shutil
 import stat
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
-from boxes import RUNTIMES, add_box, needs_busybox, options, run
+from boxes import add_box, needs_busybox, options, run
 
 from layerfs import Store
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
@@ -25,13 +24,6 @@ def store(tmp_path_factory):
         yield store
         assert store.containers.list() == []
         store.snapshots.release_layers()
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request):
-    if request.param != "builtin" and shutil.which(request.param) is None:
-        pytest.skip(f"needs the Debian package {request.param}")
-    return request.param
 
 
 def sh(store, runtime, script, **flags):

@@ -1,6 +1,5 @@
 """Streams and keys: ``-a``, ``--detach-keys``, and what runs in the foreground with a supervisor."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +15,9 @@ BOTH = "echo out; echo err >&2; exit 3"
 READER = "echo ready; while read x; do echo got:$x:; done; echo over; exit 4"
 
 
-@pytest.fixture(params=["builtin", "runc"])
-def on(request):
-    if request.param == "runc" and shutil.which("runc") is None:
-        pytest.skip("needs the Debian package runc")
-    return ("--runtime", request.param)
+@pytest.fixture
+def on(runtime):
+    return ("--runtime", runtime)
 
 
 def wait_for(condition, seconds=20):

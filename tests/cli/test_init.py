@@ -17,12 +17,10 @@ from .test_terminal import at_terminal
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(params=["builtin", "runc"])
-def init(request):
+@pytest.fixture
+def init(runtime):
     """The words before the image."""
-    if request.param == "runc" and shutil.which("runc") is None:
-        pytest.skip("needs the Debian package runc")
-    return ("--init", "--runtime", request.param)
+    return ("--init", "--runtime", runtime)
 
 
 def test_pid_1_is_ours_and_buries_orphans(layerfs, box, init):

@@ -1,18 +1,15 @@
 """Values that cannot be meant, told in one line before anything is made; and what a runtime says stays in that line."""
 
 import os
-import shutil
 
 import pytest
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(params=["builtin", "runc"])
-def on(request):
-    if request.param == "runc" and shutil.which("runc") is None:
-        pytest.skip("needs the Debian package runc")
-    return ("--runtime", request.param)
+@pytest.fixture
+def on(runtime):
+    return ("--runtime", runtime)
 
 
 @pytest.mark.parametrize(

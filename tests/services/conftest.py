@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boxes import RUNTIMES
 from cli.conftest import Layerfs
 
 PACKAGES = ("nginx-light", "postgresql")
@@ -42,14 +41,6 @@ def servers(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     layerfs("import", archive, "servers")
     yield layerfs
     layerfs("unmount", "--all")
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "builtin" and shutil.which(name) is None:
-        pytest.skip(f"needs the Debian package {name}")
-    return name
 
 
 @pytest.fixture
