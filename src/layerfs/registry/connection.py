@@ -206,6 +206,9 @@ class _Https(_Sending, HTTPSConnection):
 
 def pool_classes(timeouts: Timeouts) -> dict[str, Any]:
     """What a PoolManager is to make its pools of, by scheme."""
-    plain = type("Pool", (HTTPConnectionPool,), {"ConnectionCls": partial(_Http, timeouts=timeouts)})
-    secure = type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": partial(_Https, timeouts=timeouts)})
-    return {"http": plain, "https": secure}
+    # Static: since Python 3.14 a partial in a class is a method, and would get the pool as its first argument.
+    plain, secure = (staticmethod(partial(kind, timeouts=timeouts)) for kind in (_Http, _Https))
+    return {
+        "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+    }
