@@ -171,7 +171,7 @@ def test_values_that_are_refused(name, value):
     ("name", "value"),
     [("publish", ["80:80"]), ("network", "bridge"), ("network", ["host", "none"]), ("gpus", "all"), ("pid",
      "container:x"),
-     ("userns", "what"), ("log_driver", "syslog"), ("log_opt", ["tag=x"]), ("volumes_from", ["x"])],
+     ("userns", "what"), ("log_driver", "syslog"), ("log_opt", ["tag=x"]), ("volume_driver", "x")],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(name, value):
     with pytest.raises(UnsupportedError, match=name.replace("_", "-")):

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from .test_lifecycle import until
+
 pytestmark = pytest.mark.root
 
 
@@ -78,3 +80,87 @@ def test_what_runc_says_of_a_command_is_said_once(layerfs, box):
     layerfs("run", "-d", "--name", "one", "--runtime", "runc", "box", "sleep", "1000")
     assert "not a directory" in layerfs.error("exec", "-w", "/etc/passwd", "one", "true", code=125)
     assert layerfs("exec", "-i", "one", "sh", "-c", "cat; echo err >&2", data=b"x" * 300_000) == "x" * 300_000
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "runc"])
+def test_the_mode_of_a_tmpfs(layerfs, box, runtime):
+    if runtime == "runc" and shutil.which("runc") is None:
+        pytest.skip("needs the Debian package runc")
+    run = lambda *words: layerfs("run", "--rm", "--runtime", runtime, "--tmpfs", *words).split()[0]  # noqa: E731
+    wanted = {
+        "/new": "drwxrwxrwt",
+        "/new:mode=700": "drwx------",
+        "/new/below": "drwxrwxrwt",
+        "/n:mode=751": "drwxr-x--x",
+    }
+    for option, mode in wanted.items():
+        assert run(option, "box", "ls", "-ld", option.partition(":")[0]) == mode
+    layerfs("run", "--name", "made", "box", "sh", "-c", "mkdir -m 750 /kept")
+    layerfs("commit", "made", "withdir")
+    assert run("/kept", "withdir", "ls", "-ld", "/kept") == "drwxr-x---"
+
+
+def test_a_restart_waits_for_what_the_end_leaves_to_do(layerfs, box):
+    layerfs("run", "-d", "--name", "one", "--restart", "always", "box", "sleep", "1000")
+    for _ in range(8):
+        assert layerfs("restart", "-s", "KILL", "one") == "one\n"
+
+
+def test_volumes_without_a_name_are_pruned(layerfs):
+    name = layerfs("volume", "create").strip()
+    layerfs("volume", "create", "named")
+    assert name in layerfs("volume", "prune", "-f")
+    assert layerfs("volume", "ls", "-q") == "named\n"
+
+
+def test_stats_have_the_column_of_the_network(layerfs, box):
+    layerfs("create", "--name", "one", "box")
+    assert layerfs("stats", "-a", "--no-stream", "--format", "{{.NetIO}}") == "0B / 0B\n"
+    assert "NET I/O" in layerfs("stats", "--no-stream")
+
+
+def test_events_of_the_end_tell_whose_it_is(layerfs, box):
+    layerfs("run", "-d", "--name", "one", "--rm", "-l", "k=v", "box", "sh", "-c", "exit 7")
+    until(lambda: layerfs("ps", "-aq") == "")
+    layerfs("run", "--name", "two", "--rm", "box", "true")
+    layerfs("create", "--name", "three", "box")
+    layerfs("rm", "three")
+    wanted = {"one": "die k=v box 7", "two": "die  box 0"}
+    for name, said in wanted.items():
+        words = ("events", "--since", "1h", "--until", "0s", "--filter", f"container={name}")
+        shape = "{{.Action}} {{with .Actor.Attributes.k}}k={{.}}{{end}} {{.From}} {{.Actor.Attributes.exitCode}}"
+        assert said in layerfs.lines(*words, "--filter", "event=die", "--format", shape), name
+    for name in ("one", "two", "three"):
+        assert (
+            layerfs("events", "--since", "1h", "--until", "0s", "--filter", f"container={name}").count("destroy") == 1
+        )
+
+
+def test_mounts_of_another_container(layerfs, box, tmp_path):
+    (tmp_path / "file").write_text("from the host")
+    mounts = ("-v", "named:/named", "-v", "/anonymous", "-v", f"{tmp_path}:/host:ro", "--tmpfs", "/gone")
+    layerfs("run", "--name", "one", *mounts, "box", "sh", "-c", "echo 1 > /named/x; echo 2 > /anonymous/x")
+    run = lambda *words, **more: layerfs("run", "--rm", *words, **more)  # noqa: E731
+    assert run("--volumes-from", "one", "box", "cat", "/named/x", "/anonymous/x", "/host/file") == "1\n2\nfrom the host"
+    assert len(layerfs.lines("volume", "ls", "-q")) == 2  # the end of the second took none of the first one's
+    assert "ro" in run("--volumes-from", "one:ro", "box", "sh", "-c", "grep ' /named ' /proc/mounts").split()[3].split(
+        ","
+    )
+    assert run("--volumes-from", "one:rw", "box", "sh", "-c", "echo x > /host/new; ls / | grep gone", code=1) == ""
+    assert run("--volumes-from", "one", "-v", "other:/named", "box", "ls", "/named") == ""
+    layerfs("create", "--name", "two", "--volumes-from", "one", "box")
+    assert layerfs("inspect", "-f", "{{.HostConfig.VolumesFrom}}", "two") == "[one]\n"
+    layerfs("rm", "-v", "one")
+    assert len(layerfs.lines("volume", "ls", "-q")) == 3  # the second one still has the first one's
+    layerfs("rm", "-v", "two")
+    assert sorted(layerfs.lines("volume", "ls", "-q")) == ["named", "other"]
+    assert "no such container" in layerfs.error("run", "--volumes-from", "one", "box", "true", code=125)
+    for wrong in (":ro", "one:what", "one:nocopy"):
+        assert "--volumes-from" in layerfs.error("run", "--volumes-from", wrong, "box", "true", code=125)
+
+
+def test_members_of_what_is_not_offered_are_empty(layerfs, box):
+    layerfs("create", "--name", "one", "box")
+    shape = "{{.HostConfig.Links}}|{{.HostConfig.Isolation}}|{{.HostConfig.BlkioWeight}}|{{.AppArmorProfile}}"
+    assert layerfs("inspect", "-f", shape, "one") == "[]||0|\n"
+    assert "no field 'Linkz'" in layerfs.error("inspect", "-f", "{{.HostConfig.Linkz}}", "one", code=2)

@@ -16,8 +16,8 @@ __all__ = ["as_fields", "container_document", "image_document"]
 # Members of docker's documents that are maps with keys of the user's; all other objects have fixed members.
 _MAPS = frozenset(
     (
-        "Annotations", "ExposedPorts", "Labels", "Networks", "Options", "PortBindings", "Ports", "StorageOpt",
-        "Sysctls", "Tmpfs", "Volumes", "annotations",
+        "Annotations", "Attributes", "ExposedPorts", "Labels", "Networks", "Options", "PortBindings", "Ports",
+        "StorageOpt", "Sysctls", "Tmpfs", "Volumes", "annotations",
     )
 )  # fmt: skip
 _CONFIG: dict[str, Any] = {
@@ -37,6 +37,22 @@ _CONFIG_ABSENT: dict[str, Any] = {
     "Healthcheck": None,
     "ArgsEscaped": False,
 }
+# Of what is not offered here, and so never set.
+_HOST_ABSENT: dict[str, Any] = {
+    "Annotations": {},
+    "BlkioWeight": 0,
+    "Cgroup": "",
+    "ContainerIDFile": "",
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "DeviceCgroupRules": [],
+    "DeviceRequests": [],
+    "Isolation": "",
+    "Links": [],
+    "StorageOpt": {},
+    "VolumeDriver": "",
+}
+_CONTAINER_ABSENT: dict[str, Any] = {"AppArmorProfile": "", "MountLabel": "", "ProcessLabel": ""}
 
 
 def as_fields(value: Any, parent: str = "", name: str = "") -> Any:
@@ -83,7 +99,9 @@ def container_document(container: Container, size: bool) -> Fields:
     if size:
         document["SizeRw"], document["SizeRootFs"] = container.size()
     fields: Fields = as_fields(document)
+    fields.absent = _CONTAINER_ABSENT
     fields["Config"].absent = _CONFIG_ABSENT
+    fields["HostConfig"].absent = _HOST_ABSENT
     fields["State"].absent = {"Health": None}
     return fields
 

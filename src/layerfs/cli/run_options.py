@@ -54,6 +54,7 @@ _PLACE = (
     one("--userns", help="Its user namespace: host, auto or keep-id", metavar="kind"),
     one("--uts", help="Its UTS namespace: private or host", metavar="kind"),
     many("-v", "--volume", help="Mount a path of the host or a volume", metavar="SOURCE:DIR[:options]"),
+    many("--volumes-from", help="Mount what another container has mounted", metavar="container[:ro]"),
 )
 _LIMITS = (
     many("--cap-add", help="Give it a capability", metavar="capability"),
@@ -93,7 +94,7 @@ _REFUSED = (
         "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
         "--device-write-iops", "--expose", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",
-        "--volume-driver", "--volumes-from",
+        "--volume-driver",
     )),
     _refused("-p", "--publish"),
     _refused("-P", "--publish-all", switch=True),

@@ -11,7 +11,8 @@ from layerfs.errors import InvalidInputError, UnsupportedError, native_error
 
 __all__ = [
     "clean_target", "parse_device", "parse_duration", "parse_env", "parse_host", "parse_labels", "parse_mount",
-    "parse_pairs", "parse_restart", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume", "read_lines",
+    "parse_pairs", "parse_restart", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume", "parse_volumes_from",
+    "read_lines",
 ]  # fmt: skip
 
 _FILE_LIMIT = 1 << 20
@@ -106,6 +107,16 @@ def _volume_options(text: str, what: str) -> dict[str, bool | str]:
         else:
             raise InvalidInputError(f"{what}: unknown option {word!r}")
     return found
+
+
+def parse_volumes_from(text: str) -> tuple[str, bool]:
+    """``--volumes-from``: CONTAINER[:ro|rw]; whether the mounts are read-only whatever they were."""
+    name, _, words = text.partition(":")
+    what = f"option --volumes-from {text!r}"
+    options = _volume_options(words, what)
+    if not name or not options.keys() <= {"readonly"}:
+        raise InvalidInputError(f"{what}: wanted is container[:ro|rw]")
+    return name, bool(options.get("readonly"))
 
 
 def _csv(text: str) -> list[tuple[str, str | None]]:

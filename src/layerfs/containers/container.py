@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerfs.containers.contents import ContainerContents
 from layerfs.containers.living import LIVE, connect
-from layerfs.errors import InUseError, NotFoundError
+from layerfs.errors import InUseError, LayerfsError, NotFoundError
 from layerfs.fsutil import Lock
 from layerfs.late import LateModule
 from layerfs.runtime import is_alive, signal_process, wait_gone
@@ -44,6 +44,7 @@ else:  # what one verb needs, and the next does not
 __all__ = ["Container"]
 
 _FORCE_SECONDS = 30.0
+_SETTLE_SECONDS = 5.0
 _STREAMS = ("stdin", "stdout", "stderr")
 _Stdio = tuple[int, int, int]
 
@@ -314,6 +315,8 @@ class Container(ContainerContents):
         InUseError when it runs, or with ``force`` it is killed.
         """
         deadline = time.monotonic() + _FORCE_SECONDS
+        with suppress(LayerfsError):
+            _ = self.config  # for the event, when it has gone
         while True:
             try:
                 with self.locked("remove"):
@@ -347,11 +350,17 @@ class Container(ContainerContents):
             raise NotFoundError(f"container {self.id[:12]}: no such container")
         lock: Lock = self._parts.lock(self.id)
         stack = ExitStack()
-        try:
-            stack.enter_context(lock)
-        except InUseError:
-            raise self._in_use(verb) from None
-        return stack
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                stack.enter_context(lock)
+                return stack
+            except InUseError:
+                self._look()
+                # One that does not run is locked for a moment by whoever sets right what its end left.
+                if self._state.status in LIVE or time.monotonic() > deadline:
+                    raise self._in_use(verb) from None
+            time.sleep(0.002)
 
     @contextmanager
     def at_rest(self, verb: str) -> Iterator[None]:
@@ -370,8 +379,12 @@ class Container(ContainerContents):
             yield
 
     def _in_use(self, verb: str) -> InUseError:
+        if self._state.status not in LIVE:
+            return InUseError(f"{verb} container {self.name}: another command is at it")
         return InUseError(f"{verb} container {self.name}: it is running", hint="stop it first, or use --force")
 
     def _event(self, action: str, **more: str) -> None:
-        attributes = {**self.labels, "image": self.image, "name": self.name} if self.directory.is_dir() else {}
+        attributes: dict[str, str] = {}
+        with suppress(LayerfsError):  # its configuration may have gone with it
+            attributes = {**self.labels, "image": self.image, "name": self.name}
         self._parts.events.add("container", action, self.id, {**attributes, **more})

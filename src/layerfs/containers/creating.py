@@ -56,7 +56,8 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
         undo.callback(lock.release)
         write_files(directory, options, hostname)
         mounts = _mounts(parts, options, section, image, undo)
-        support = parts.support.get(image.diff_ids, _targets(mounts))
+        modes = {use.option.target: use.mode for use in mounts if use.mode is not None}
+        support = parts.support.get(image.diff_ids, _targets(mounts), modes)
         config = Config(
             id=id,
             created=time.time(),
@@ -143,10 +144,23 @@ def _mounts(
 ) -> list[MountUse]:
     """What is mounted, the outer before the inner; volumes are made and filled."""
     taken = {mount.target for mount in options.mounts}
+    uses = [use for use in _inherited(parts, options) if use.option.target not in taken]
+    taken |= {use.option.target for use in uses}
     wanted = list(options.mounts)
     wanted += [MountOption(type="volume", target=path) for path in image_volumes(section) if path not in taken]
-    uses = [_use(parts, option, image, undo) for option in wanted]
+    uses += [_use(parts, option, image, undo) for option in wanted]
     return sorted(uses, key=lambda use: use.option.target.count("/"))
+
+
+def _inherited(parts: Parts, options: CreateOptions) -> list[MountUse]:
+    """Volumes and paths of the host that other containers have; of two at one place the later one."""
+    found: dict[str, MountUse] = {}
+    for name, readonly in options.volumes_from:
+        for use in parts.config(parts.database.container(name.removeprefix("/")).id).mounts:
+            if use.option.type in ("bind", "volume"):
+                option = msgspec.structs.replace(use.option, readonly=use.option.readonly or readonly)
+                found[option.target] = msgspec.structs.replace(use, option=option)
+    return list(found.values())
 
 
 def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> MountUse:
@@ -154,7 +168,7 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
         source = _bind_source(option)
         return MountUse(option=option, source=source, is_dir=os.path.isdir(source))
     if option.type == "tmpfs":
-        return MountUse(option=option)
+        return MountUse(option=option, mode=option.mode if option.mode is not None else _mode(parts, option, image))
     if option.type == "image" and not option.subpath and not is_rootless():
         stack = parts.images.get(option.source or "").diff_ids
         return MountUse(option=option, layers=tuple(map(str, stack)))
@@ -166,6 +180,15 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
     if not option.nocopy:
         _seed(parts, volume, option.target, image)
     return MountUse(option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None)
+
+
+def _mode(parts: Parts, option: MountOption, image: Image) -> int:
+    """Of a tmpfs, where nobody says: that of the directory which it covers."""
+    with parts.layers.view(image.diff_ids) as view:
+        try:
+            return view.resolve(os.fsencode(option.target)).mode & 0o7777
+        except (NotFoundError, InvalidInputError):
+            return 0o1777
 
 
 def _volume(parts: Parts, option: MountOption, undo: ExitStack) -> "Volume":

@@ -29,14 +29,15 @@ _NUMBERS = ("stop_timeout", "cpu_shares", "pids_limit", "oom_score_adj")
 _SIZES = ("memory", "memory_reservation", "shm_size")
 _NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_shares")
 _OTHERS = (
-    "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "mount", "tmpfs", "device", "network",
+    "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "volumes_from", "mount", "tmpfs", "device",
+    "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
     "cpus", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", "attach",
     *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "expose", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
-    "volumes_from", "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
+    "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
     "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
 )  # fmt: skip
@@ -147,6 +148,7 @@ def _duration(text: str, name: str) -> int:
 def _view(given: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "mounts": _mounts(given),
+        "volumes_from": tuple(map(_values.parse_volumes_from, given.get("volumes_from", ()))),
         "devices": tuple(map(_values.parse_device, given.get("device", ()))),
         "add_hosts": tuple(map(_values.parse_host, given.get("add_host", ()))),
         "dns_options": tuple(given.get("dns_option", ())),

@@ -116,7 +116,7 @@ def _host_config(config: Config) -> dict[str, Any]:
             {"PathOnHost": item.source, "PathInContainer": item.target, "CgroupPermissions": item.permissions}
             for item in options.devices
         ],
-        "VolumesFrom": None,
+        "VolumesFrom": [name + (":ro" if ro else "") for name, ro in options.volumes_from] or None,
         "Dns": list(options.dns),
         "DnsSearch": list(options.dns_search),
         "DnsOptions": list(options.dns_options),

@@ -94,6 +94,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     domainname: str | None = None
     read_only: bool = False
     mounts: tuple[MountOption, ...] = ()
+    volumes_from: tuple[tuple[str, bool], ...] = ()  # container, read-only
     devices: tuple[Device, ...] = ()
     network: str = "host"
     add_hosts: tuple[tuple[str, str], ...] = ()  # name, address

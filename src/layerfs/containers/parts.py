@@ -74,7 +74,7 @@ class Parts:
         """Volumes by name."""
         from layerfs.containers.volumes import VolumeStore
 
-        return VolumeStore(self.root / "volumes", self.database, self.ingest)
+        return VolumeStore(self.root / "volumes", self.database, self.ingest, self.snapshots.discard)
 
     @cached_property
     def support(self) -> SupportLayers:

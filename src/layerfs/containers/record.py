@@ -16,7 +16,7 @@ Status = Literal["created", "running", "paused", "restarting", "removing", "exit
 
 class MountUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A mount of a container as it was decided: ``source`` is a path of the host; ``volume`` names the volume,
-    ``layers`` are those of an image."""
+    ``layers`` are those of an image, ``mode`` is that of a tmpfs."""
 
     option: MountOption
     source: str = ""
@@ -24,6 +24,7 @@ class MountUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     volume: str = ""
     anonymous: bool = False
     layers: tuple[str, ...] = ()
+    mode: int | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -146,12 +146,22 @@ def _settle(parts: Parts, id: str, state: State) -> bool:
         if state.status in LIVE:
             state = _ended(state, LOST, "the process that ran it was killed: its exit code is not known")
     parts.set_state(id, state)
-    parts.events.add("container", "die", id, {"exitCode": str(state.exit_code)})
+    attributes = _attributes(parts, id)
+    parts.events.add("container", "die", id, {**attributes, "exitCode": str(state.exit_code)})
     clean_up(parts, id)
     if remove:
         remove_all(parts, id)
-        parts.events.add("container", "destroy", id, {})
+        parts.events.add("container", "destroy", id, attributes)
     return not remove
+
+
+def _attributes(parts: Parts, id: str) -> dict[str, str]:
+    """What events tell of a container."""
+    with suppress(LayerfsError):
+        config = parts.config(id)
+        labels = config.section.get("Labels") or {}
+        return {**labels, "image": config.options.image, "name": parts.database.container(id).name}
+    return {}
 
 
 def clean_up(parts: Parts, id: str) -> None:

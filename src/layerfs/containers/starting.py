@@ -96,7 +96,7 @@ def _mount(use: MountUse) -> MountSpec:
         recursive=option.recursive,
         propagation=option.propagation,
         size=option.size,
-        mode=option.mode,
+        mode=use.mode,
         exec=option.exec,
         mapped=bool(use.volume),
     )

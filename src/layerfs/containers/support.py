@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,14 +39,17 @@ class SupportLayers:
         self._database = database
         self._ingest = ingest
 
-    def get(self, stack: Sequence[Digest], targets: Sequence[tuple[str, bool]]) -> Digest | None:
+    def get(
+        self, stack: Sequence[Digest], targets: Sequence[tuple[str, bool]], modes: Mapping[str, int] | None = None
+    ) -> Digest | None:
         """The layer that gives ``stack`` (base first) all mount points; None when it has them.
 
-        ``targets`` are (path, whether it is a directory). InvalidInputError for one that leads into /proc, or through
+        ``targets`` are (path, whether it is a directory); ``modes`` has those of new ones that are not the usual: some
+        runtimes give a tmpfs that of its mount point. InvalidInputError for one that leads into /proc, or through
         something that is no directory.
         """
         wanted = sorted({*_STANDARD, *((os.fsencode(path), is_dir) for path, is_dir in targets)})
-        key = Digest.of(repr((list(stack), wanted)).encode()).hex
+        key = Digest.of(repr((list(stack), wanted, sorted((modes or {}).items()))).encode()).hex
         record = self._database.record(_KIND, key)
         if record is not None:
             diff_id = Digest(record["layer"]) if record["layer"] else None
@@ -55,7 +58,8 @@ class SupportLayers:
         from layerfs.leases import Lease  # most containers are of an image that had its layer made
 
         with Lease(self._database, self._ingest) as lease:
-            diff_id = self._make(stack, wanted, lease)
+            made = {os.fsencode(path): mode for path, mode in (modes or {}).items()}
+            diff_id = self._make(stack, wanted, made, lease)
             protected = [*stack, *([diff_id] if diff_id else [])]
             self._database.put_record(_KIND, key, {"layer": diff_id, "stack": list(stack)}, protected[len(stack) :])
         return diff_id
@@ -66,7 +70,9 @@ class SupportLayers:
             if record["layer"] not in needed and tuple(record["stack"]) not in images:
                 self._database.remove_record(_KIND, key)
 
-    def _make(self, stack: Sequence[Digest], wanted: Sequence[tuple[bytes, bool]], lease: Lease) -> Digest | None:
+    def _make(
+        self, stack: Sequence[Digest], wanted: Sequence[tuple[bytes, bool]], modes: Mapping[bytes, int], lease: Lease
+    ) -> Digest | None:
         with self._layers.view(stack) as view, self._ingest.directory("support") as work:
             tree = work / "tree"
             tree.mkdir(mode=0o755)
@@ -75,6 +81,8 @@ class SupportLayers:
                 names, missing = _locate(view, path)
                 if missing:
                     _add(view, tree, names, missing, is_dir, made)
+                    if path in modes:
+                        os.chmod(tree / os.fsdecode(b"/".join(names)), modes[path])
             if not made:
                 return None
             for place, entry in sorted(made.items(), reverse=True):  # what is inside comes before its directory

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from layerfs.digest import Digest
-from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
+from layerfs.errors import InUseError, InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import Ingest, Lock, disk_usage
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
@@ -50,10 +50,12 @@ Names = list[str]
 class VolumeStore:
     """The volumes below ``root``."""
 
-    def __init__(self, root: Path, database: Database, ingest: Ingest) -> None:
+    def __init__(self, root: Path, database: Database, ingest: Ingest, discard: Callable[[Path], None]) -> None:
+        """``discard`` lets a directory of the store's file system go in the background."""
         self.root = root
         self._database = database
         self._ingest = ingest
+        self._discard = discard
 
     def create(
         self, name: str | None = None, *, labels: Mapping[str, str] | None = None, anonymous: bool = False
@@ -107,7 +109,10 @@ class VolumeStore:
             return disk_usage(self.get(name).mountpoint)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a volume and its data; InUseError while a container has it. ``force``: it need not be there."""
+        """Remove a volume and its data; InUseError while a container has it. ``force``: it need not be there.
+
+        It is gone at once; its space is free a moment later, at the latest when the store is closed.
+        """
         trash = self.root / f".removed-{os.urandom(8).hex()}"
         with system_errors(f"remove volume {name}"):
             with self._database.transaction():
@@ -121,8 +126,13 @@ class VolumeStore:
                 self._database.remove_record(_KIND, name)
                 with suppress(FileNotFoundError):
                     os.rename(self.root / name, trash)
-            with suppress(FileNotFoundError):
-                remove_owned(trash)
+            if trash.exists():
+                try:
+                    self._discard(trash)
+                except NativeError as exc:
+                    if exc.errno != errno.EXDEV:  # volumes may lie on a file system of their own
+                        raise
+                    remove_owned(trash)
 
     def prune(self, *, all_unused: bool = False, keep: Iterable[str] = ()) -> dict[str, int]:
         """Remove anonymous volumes that no container has, with ``all_unused`` named ones too; name to bytes freed."""

@@ -73,6 +73,7 @@ def _document(event: Event) -> dict[str, Any]:
     return {
         "status": event.action,
         "id": event.id,
+        "from": event.attributes.get("image", ""),
         "Type": event.type,
         "Action": event.action,
         "Actor": {"ID": event.id, "Attributes": event.attributes},

@@ -36,10 +36,11 @@ _TABLE = Table(
         "CPUPerc": "CPU %",
         "MemUsage": "MEM USAGE / LIMIT",
         "MemPerc": "MEM %",
+        "NetIO": "NET I/O",
         "BlockIO": "BLOCK I/O",
         "PIDs": "PIDS",
     },
-    ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "BlockIO", "PIDs"),
+    ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"),
 )
 _SECONDS = 1.0
 _CLEAR = "\x1b[2J\x1b[H"
@@ -94,6 +95,7 @@ def _row(container: Container, before: Usage, after: Usage, seconds: float, args
         "CPUPerc": f"{max(0, after.cpu - before.cpu) / 1e7 / seconds:.2f}%",
         "MemUsage": f"{binary_size(after.memory)} / {binary_size(limit)}",
         "MemPerc": f"{100 * after.memory / limit:.2f}%",
+        "NetIO": "0B / 0B",  # the network is the host's, or none: docker counts nothing then, either
         "BlockIO": f"{size(after.read_bytes)} / {size(after.written_bytes)}",
         "PIDs": str(after.pids),
     }

@@ -68,7 +68,8 @@ def _create(args: Args, context: Context) -> None:
     if args.driver != "local":
         raise UnsupportedError(f"option --driver {args.driver!r}: not offered", hint="there is only local")
     labels = {name: value for name, _, value in (word.partition("=") for word in args.label)}
-    volume = context.store.containers.volumes.create(*args.rest, labels=labels)
+    # One without a name is among those that ``volume prune`` takes.
+    volume = context.store.containers.volumes.create(*args.rest, labels=labels, anonymous=not args.rest)
     context.out(f"{volume.name}\n")
 
 
