@@ -9,13 +9,16 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from layerfs.blobs import NO_PROGRESS, PIECE, BlobReader, Progress
 from layerfs.digest import Digest, Verifier
 from layerfs.errors import IntegrityError, NotFoundError, native_error
 from layerfs.fsutil import digests_below, disk_usage, sync_dir
 from layerfs.oci import Descriptor
+
+if TYPE_CHECKING:
+    from layerfs.syncing import SyncAhead
 
 __all__ = ["BlobWriter", "ContentStore"]
 
@@ -172,6 +175,7 @@ class BlobWriter:
         self._fd = -1
         self._verifier = Verifier(digest, size)
         self._begun = 0  # up to here the disk was asked to write
+        self._ahead: SyncAhead | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -236,8 +240,12 @@ class BlobWriter:
 
     def _write_back(self) -> None:
         from layerfs.native import write_back  # late: most commands write no large blob
+        from layerfs.syncing import SyncAhead
 
         write_back(self._fd, self._begun, self.offset - self._begun)
+        if self._ahead is None:
+            self._ahead = SyncAhead(self._fd)
+        self._ahead.grow(self.offset - self._begun)
         self._begun = self.offset
 
     def commit(self) -> None:
@@ -250,6 +258,8 @@ class BlobWriter:
         target = self._store.path(self.digest)
         try:
             os.fchmod(self._fd, 0o444)
+            if self._ahead is not None:
+                self._ahead.end()
             if self._store.sync:
                 os.fdatasync(self._fd)
             os.rename(self._path, target)
@@ -265,6 +275,8 @@ class BlobWriter:
         self._close()
 
     def _close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

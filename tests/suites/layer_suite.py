@@ -29,7 +29,7 @@ from layerfs.layers import Layer, LayerStore
 ROOT = os.geteuid() == 0
 
 
-def make_store(base: Path, layer_format: str) -> LayerStore:
+def make_store(base: Path, layer_format: str, *, sync: bool = True) -> LayerStore:
     return LayerStore(
         base / "layers",
         base / "run",
@@ -37,6 +37,7 @@ def make_store(base: Path, layer_format: str) -> LayerStore:
         layer_format,
         userxattr=not ROOT,
         chown=ROOT,
+        sync=sync,
     )
 
 

@@ -32,6 +32,7 @@ class DirFormat:
     """A layer is a directory that overlayfs stacks."""
 
     name = "dir"
+    is_file = False
 
     def __init__(self, *, userxattr: bool = False, chown: bool = True, sync: bool = True) -> None:
         self.userxattr = userxattr

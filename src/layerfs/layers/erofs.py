@@ -24,6 +24,7 @@ class ErofsFormat:
     """A layer is a file that the kernel mounts."""
 
     name = "erofs"
+    is_file = True
     chown = True
 
     def __init__(self, *, userxattr: bool = False, sync: bool = True) -> None:

@@ -58,6 +58,8 @@ class Format(Protocol):
     """One way of keeping an unpacked layer."""
 
     name: str
+    is_file: bool
+    """Whether a layer is a single file."""
     userxattr: bool
     chown: bool
 

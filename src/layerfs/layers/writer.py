@@ -20,6 +20,7 @@ from layerfs.fsutil import Lock, sync_dir
 from layerfs.layers.formats import REST, Format, write_all
 from layerfs.layers.header import Header
 from layerfs.native import Buffer, Unpacker
+from layerfs.syncing import SyncAhead
 
 if TYPE_CHECKING:
     from layerfs.layers.store import Layer, LayerStore
@@ -81,6 +82,7 @@ class LayerWriter:
         self._stack = ExitStack()
         self._hash: Any = None
         self._unpacker: Unpacker | None = None
+        self._ahead: SyncAhead | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, system_errors(self._what):
@@ -110,6 +112,9 @@ class LayerWriter:
         self._work = stack.enter_context(self._store.ingest.directory("layer"))
         self._fd = self._format.start(self._work)
         stack.callback(os.close, self._fd)
+        if self._store.sync and self._format.is_file:
+            self._ahead = SyncAhead(self._fd)
+            stack.callback(self._ahead.stop)
         self._rest = _Rest(self._work / REST, stack)
         self._unpacker = stack.enter_context(self._format.unpacker(self._fd, **self._limits))
         self._hash = hasher(self._expected.algorithm if self._expected else "sha256")
@@ -136,6 +141,8 @@ class LayerWriter:
             raise ValueError("write: the layer is there already, or the writer is closed")
         self._unpacker.write(data)
         self._keep_rest(self._unpacker)
+        if self._ahead is not None:
+            self._ahead.grow(len(data))
 
     def _keep_rest(self, unpacker: Unpacker) -> None:
         data = unpacker.rest()
@@ -190,6 +197,8 @@ class LayerWriter:
                 meta_hash=self._format.metadata_hash(self._fd, result.meta_offset, result.image_size),
                 rest_hash=rest_hash,
             )
+            if self._ahead is not None:
+                self._ahead.end()
             self._format.seal(self._work, self._fd, header)
 
     def _publish(self, diff_id: Digest) -> None:
