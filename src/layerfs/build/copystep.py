@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from layerfs.build.cache import CacheRecord, cache_key
-from layerfs.build.copying import CopyFlags, Piece, Source, gather, lay_out, write_layer
+from layerfs.build.copying import CopyFlags, Piece, Source, gather, lay_out, make_directory, write_layer
 from layerfs.build.ignore import Matcher
 from layerfs.build.instructions import Copy
 from layerfs.build.modes import parse_chmod, resolve_chown
@@ -32,9 +32,9 @@ def copy_step(
 ) -> tuple[Digest, str, bool]:
     """The layer of a COPY or ADD, when it was made, and whether it was there. LayerfsError with the reason."""
     expand = state.expand
-    dest = posixpath.join(state.directory, expand(copy.dest))
-    if not expand(copy.dest):
-        raise InvalidInputError("the destination is empty")
+    dest = posixpath.join(state.directory, expand(copy.dest))  # an empty one is the working directory
+    if posixpath.basename(dest) in (".", ".."):
+        dest += "/"
     chmod = expand(copy.chmod) if copy.chmod is not None else None
     chown = expand(copy.chown) if copy.chown is not None else None
     exclude = [expand(pattern) for pattern in copy.exclude]
@@ -58,7 +58,7 @@ def copy_step(
     tree = session.source(copy.from_, stage) if copy.from_ is not None else session.context
     sources = _sources(session, state, copy, words, tree, checksum, dest)
     if len(sources) > 1 and not dest.endswith("/") and not any(each.spread for each in sources):
-        _require_slash(state, copy, dest)
+        _require_directory(session, copy, stack, dest)
     pieces, digest = gather(sources, flags, session.keeper.memory, session.warn)
     key = cache_key("copy", digest.hex(), *same)
     found = session.cache.find(key) if use_cache else None
@@ -93,10 +93,12 @@ def _quick_key(
     return None
 
 
-def _require_slash(state: StageState, copy: Copy, dest: str) -> None:
-    raise InvalidInputError(
-        f"{dest}: with several sources the destination is a directory and ends with a slash", hint=f"write {copy.dest}/"
-    )
+def _require_directory(session: Session, copy: Copy, stack: Sequence[Digest], dest: str) -> None:
+    """Several files go into a directory: one that is there, or that a slash says is to be made."""
+    with session.parts.layers.view(stack) as view:
+        if make_directory(view, dest, CopyFlags()):
+            reason = "with several sources the destination is a directory: one that is there, or ends with a slash"
+            raise InvalidInputError(f"{dest}: {reason}", hint=f"write {copy.dest}/")
 
 
 def _write(
@@ -166,6 +168,8 @@ def expand_heredoc(state: StageState, text: str) -> str:
 
 def _named(session: Session, copy: Copy, word: str, tree: Tree) -> list[Source]:
     """The files of a tree that a source names."""
+    if copy.line.word == "COPY" and word.startswith(("http://", "https://")):
+        raise InvalidInputError(f"{word}: a URL is no source of COPY", hint="ADD takes it")
     pivot = _pivot(word) if copy.parents else None
     path = posixpath.normpath("/" + word.lstrip("/")).lstrip("/") if ".." in word else word
     if is_pattern(word):
