@@ -28,22 +28,35 @@ def split_words(text: str, escape: str = "\\") -> list[str]:
 
 
 def expand(
-    word: str, variables: Mapping[str, str], *, escape: str = "\\", missing: Callable[[str], None] | None = None
+    word: str,
+    variables: Mapping[str, str],
+    *,
+    escape: str = "\\",
+    missing: Callable[[str], None] | None = None,
+    quotes: bool = True,
 ) -> str:
-    """The word without its quotes and escapes, variables replaced; ``missing`` is told of those that are not set."""
+    """The word without its quotes and escapes, variables replaced; ``missing`` is told of those that are not set.
+    Without ``quotes`` they are characters like others, as in the text of a heredoc."""
     if not any(char in word for char in ("$", "'", '"', escape)):
         return word
-    return _Expander(word, variables, escape, missing).run()
+    return _Expander(word, variables, escape, missing, quotes=quotes).run()
 
 
 class _Expander:
     def __init__(
-        self, word: str, variables: Mapping[str, str], escape: str, missing: Callable[[str], None] | None
+        self,
+        word: str,
+        variables: Mapping[str, str],
+        escape: str,
+        missing: Callable[[str], None] | None,
+        *,
+        quotes: bool,
     ) -> None:
         self.word = word
         self.variables = variables
         self.escape = escape
         self.missing = missing
+        self.quotes = quotes
         self.at = 0
         self.depth = 0
 
@@ -58,9 +71,9 @@ class _Expander:
             if char in end and end:
                 break
             self.at += 1
-            if char == "'":
+            if char == "'" and self.quotes:
                 out.append(self._single_quoted())
-            elif char == '"':
+            elif char == '"' and self.quotes:
                 out.append(self._double_quoted())
             elif char == self.escape:
                 out.append(self._take())

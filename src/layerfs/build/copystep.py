@@ -21,6 +21,7 @@ from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError
 from layerfs.layers import Layer
 from layerfs.unpack import record_layer
+from layerfs.variables import expand
 
 __all__ = ["copy_step", "keep_layer"]
 
@@ -159,11 +160,8 @@ def _sources(
 
 
 def expand_heredoc(state: StageState, text: str) -> str:
-    """Variables in a text are replaced; its quotes are text."""
-    escape = state.escape
-    # Inside double quotes nothing but variables and escapes means anything.
-    quoted = text.replace(escape, escape * 2).replace(f"{escape * 2}$", f"{escape}$").replace('"', f'{escape}"')
-    return state.expand(f'"{quoted}"')
+    """Variables in a text are replaced; its quotes are text. The backslash is its escape whatever the file's is."""
+    return expand(text, state.variables(), quotes=False)
 
 
 def _named(session: Session, copy: Copy, word: str, tree: Tree) -> list[Source]:
