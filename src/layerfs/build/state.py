@@ -103,8 +103,8 @@ class StageState:
         """Apply an instruction of the configuration, and return it as history has it: with what variables mean, as
         docker shows it. InvalidInputError with the reason."""
         if word == "MAINTAINER":
-            self.document["author"] = self.expand(rest, missing)
-            return f"MAINTAINER {self.document['author']}"
+            self.document["author"] = rest  # as it is written: quotes are kept, variables mean nothing
+            return f"MAINTAINER {rest}"
         variables = self.variables()
         self.section = edit_section(
             self.section, word, rest, variables=variables, escape=self.escape, cmd_set=self.cmd_set, missing=missing
