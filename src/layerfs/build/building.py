@@ -60,7 +60,7 @@ def build(parts: BuildParts, options: BuildOptions) -> BuildResult:
             temporary = keeper.temporary
             context = stack.enter_context(open_context(options, keeper))
             file = parse(context.dockerfile, context.name)
-            arguments = global_arguments(file, given, platform)
+            arguments = global_arguments(file, given, platform, options.target)
             notes, clamp = _clamp(given, environment, arguments, context.tree)
             plan = make_plan(file, options.target or None, arguments, options.contexts)
             runner = stack.enter_context(
@@ -98,7 +98,8 @@ def check_build(parts: BuildParts, options: BuildOptions) -> tuple[list[Finding]
         keeper = stack.enter_context(TreeKeeper(parts, lease))
         context = stack.enter_context(open_context(options, keeper))
         file = parse(context.dockerfile, context.name)
-        make_plan(file, options.target or None, global_arguments(file, given, platform), options.contexts)
+        arguments = global_arguments(file, given, platform, options.target)
+        make_plan(file, options.target or None, arguments, options.contexts)
         return check_dockerfile(file, given, context.tree.ignore)
 
 

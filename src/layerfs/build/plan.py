@@ -54,9 +54,12 @@ def platform_arguments(target: Platform) -> dict[str, str]:
     return found
 
 
-def global_arguments(file: Dockerfile, given: Mapping[str, str], platform: Platform) -> dict[str, str]:
-    """The values of the ARGs before the first FROM, and of those that need none."""
+def global_arguments(
+    file: Dockerfile, given: Mapping[str, str], platform: Platform, target: str | None = None
+) -> dict[str, str]:
+    """The values of the ARGs before the first FROM, and of those that need none: platforms, and what is built."""
     values = platform_arguments(platform)
+    values["TARGETSTAGE"] = target or file.stages[-1].source.name or "default"
     escape = file.directives.escape
     for argument in file.arguments:
         for name, default in argument.pairs:
