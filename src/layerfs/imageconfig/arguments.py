@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_HOST = re.compile(r"[0-9a-fA-F.:\[\]]*(?:\d-\d+)?")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {
     "ns": 1,
@@ -67,8 +68,9 @@ def json_words(text: str) -> list[str] | None:
 
 
 def ports_of(word: str) -> list[str]:
-    """The ports that a word means, as ``80/tcp``."""
-    match = _PORT.fullmatch(word)
+    """The ports that a word means, as ``80/tcp``. What is before a colon is of the host, and means nothing here."""
+    host, _, port = word.rpartition(":")
+    match = _PORT.fullmatch(port) if _HOST.fullmatch(host) else None
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if match is None or not 0 < first <= last < 65536:
         raise SyntaxProblem(f"{word!r} is not a port, as 80, 80/udp or 8000-8010/tcp")

@@ -171,8 +171,10 @@ class _Editor:
 
     def expose(self, rest: str) -> None:
         ports = dict(self.section.get("ExposedPorts") or {})
-        for word in self._split(rest):
-            ports.update({key: {} for key in ports_of(self._expand(word))})
+        # A variable may hold several ports, as in no other instruction.
+        words = (port for word in self._split(rest) for port in self._expand(word).split())
+        for word in words:
+            ports.update({key: {} for key in ports_of(word)})
             if len(ports) > _MAX_PORTS:
                 raise SyntaxProblem("too many ports")
         self.section["ExposedPorts"] = dict(sorted(ports.items(), key=port_key))
