@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 _FILE_LIMIT = 16 << 20
+_NAMES = ("Dockerfile", "dockerfile", "Containerfile")
+"""Without ``-f``, the first that is there: as with docker, then as with buildah."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAGIC_AT = 257
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@|github\.com/")
@@ -172,11 +174,11 @@ def _dockerfile(options: BuildOptions, tree: Tree, path: Path | None) -> tuple[b
     if options.file == "-":
         return _read_stream(options.stdin, "Dockerfile"), "Dockerfile", None
     if options.file is None or path is None:
-        name = options.file or "Dockerfile"
-        data = read_beneath(tree.fd, os.fsencode(name), _FILE_LIMIT)
-        if data is None:
-            raise NotFoundError(f"{name}: not in the build context", hint="name another with -f")
-        return data, name, read_beneath(tree.fd, os.fsencode(f"{name}.dockerignore"), _FILE_LIMIT)
+        for name in (options.file,) if options.file else _NAMES:
+            data = read_beneath(tree.fd, os.fsencode(name), _FILE_LIMIT)
+            if data is not None:
+                return data, name, read_beneath(tree.fd, os.fsencode(f"{name}.dockerignore"), _FILE_LIMIT)
+        raise NotFoundError(f"{options.file or _NAMES[0]}: not in the build context", hint="name another with -f")
     if is_remote(options.file):
         raise InvalidInputError(f"Dockerfile {options.file}: a URL is not taken here")
     with system_errors(f"read {options.file}"):
