@@ -28,7 +28,7 @@ from layerfs.oci import (
     Platform,
     descriptor_of,
     encode,
-    is_config,
+    is_image,
     is_index,
     is_manifest,
     parse_config,
@@ -176,11 +176,9 @@ class ImageStore:
 
     def _load(self, row: ImageRow, platform: Platform | None) -> Image:
         descriptor, manifest = self._manifest(row.target, platform)
-        if not is_config(manifest.config.media_type):
-            raise InvalidInputError(
-                f"image {row.target.digest}: an artifact ({manifest.artifact_type or manifest.config.media_type}), "
-                "not an image"
-            )
+        if not is_image(manifest):
+            kind = manifest.artifact_type or manifest.config.media_type
+            raise InvalidInputError(f"image {row.target.digest}: an artifact ({kind:.100}), not an image")
         config_bytes = self._content.read(manifest.config.digest, CONFIG_LIMIT)
         config = parse_config(config_bytes)
         target = row.target.digest
@@ -311,7 +309,7 @@ class ImageStore:
                     self._collect(child, image_ids, diff_ids, blobs, seen, depth - 1)
             return
         blobs.update(dict.fromkeys([document.config.digest, *(layer.digest for layer in document.layers)]))
-        if is_config(document.config.media_type):
+        if is_image(document):
             config = parse_config(self._content.read(document.config.digest, CONFIG_LIMIT))
             image_ids[document.config.digest] = None
             diff_ids.update(dict.fromkeys(config.diff_ids))

@@ -45,6 +45,7 @@ __all__ = [
     "encode",
     "is_config",
     "is_foreign",
+    "is_image",
     "is_index",
     "is_layer",
     "is_manifest",
@@ -252,37 +253,44 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(member) for member in value] if isinstance(value, list) else value
 
 
-class _Kind(msgspec.Struct, rename="camel"):
-    schema_version: Any = None
-    media_type: Any = None
-    manifests: msgspec.Raw = msgspec.Raw()
-    layers: msgspec.Raw = msgspec.Raw()
-    config: msgspec.Raw = msgspec.Raw()
-    fs_layers: msgspec.Raw = msgspec.Raw()
+_FOLDED = {name.lower(): name for name in ("schemaVersion", "mediaType", "manifests", "layers", "config", "fsLayers")}
+"""The members that say what a document is. Programs in Go take them in any case of letters."""
 
-    def has(self, name: str) -> bool:
-        return bytes(getattr(self, name)) not in (b"", b"null")
+
+def _member(members: dict[str, msgspec.Raw], name: str) -> Any:
+    return _decode(bytes(members[name]), Any, f"manifest, {name}") if name in members else None
+
+
+def _shown(value: Any) -> str:
+    """A value from outside in a message: it may be long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def parse_manifest(data: bytes, media_type: str | None = None) -> Manifest | Index:
     """The manifest or index in ``data``; ``media_type`` is what its descriptor calls it.
 
     IntegrityError for what is none, for schema 1, and for a document that could be read as either
-    (image-spec CVE-2021-41190).
+    (image-spec CVE-2021-41190), or by others as another one.
     """
     if len(data) > MANIFEST_LIMIT:
         raise IntegrityError(f"read manifest: {len(data)} bytes, more than the {MANIFEST_LIMIT} allowed")
-    kind = _decode(data, _Kind, "manifest")
-    if kind.schema_version == 1 or kind.has("fs_layers") or media_type in _SCHEMA1:
+    members = _decode(data, dict[str, msgspec.Raw], "manifest")
+    for name in members:
+        if _FOLDED.get(name.lower(), name) != name:
+            raise IntegrityError(f"read manifest: {name!r} is taken for {_FOLDED[name.lower()]!r} by some, not by all")
+    there = {name for name, value in members.items() if bytes(value) != b"null"}
+    version, own_type = _member(members, "schemaVersion"), _member(members, "mediaType")
+    if (version == 1 and version is not True) or "fsLayers" in there or media_type in _SCHEMA1:
         raise IntegrityError("read manifest: schema 1, which is not supported any more")
-    if kind.schema_version != 2:
-        raise IntegrityError(f"read manifest: schemaVersion is {kind.schema_version!r}, not 2")
-    is_list = kind.has("manifests")
-    if is_list and (kind.has("layers") or kind.has("config")):
+    if version != 2:
+        raise IntegrityError(f"read manifest: schemaVersion is {_shown(version)}, not 2")
+    is_list = "manifests" in there
+    if is_list and there & {"layers", "config"}:
         raise IntegrityError("read manifest: it has manifests and layers at once")
-    named = kind.media_type if kind.media_type is not None else media_type
-    if media_type is not None and kind.media_type not in (None, media_type):
-        raise IntegrityError(f"read manifest: it calls itself {kind.media_type!r}, its descriptor {media_type!r}")
+    named = own_type if own_type is not None else media_type
+    if media_type is not None and own_type not in (None, media_type):
+        raise IntegrityError(f"read manifest: it calls itself {_shown(own_type)}, its descriptor {_shown(media_type)}")
     if named is not None and (is_index(str(named)) if not is_list else is_manifest(str(named))):
         raise IntegrityError(f"read manifest: the content does not fit the media type {named}")
     if is_list:
@@ -334,6 +342,13 @@ def is_config(media_type: str) -> bool:
     return media_type in (MEDIA_CONFIG, DOCKER_CONFIG)
 
 
+def is_image(manifest: Manifest) -> bool:
+    """Whether it is an image; else it is an artifact, as a signature, or as an attestation, which has a configuration
+    like an image's but other things than layers."""
+    layers = manifest.layers
+    return is_config(manifest.config.media_type) and (not layers or any(is_layer(each.media_type) for each in layers))
+
+
 def is_foreign(media_type: str) -> bool:
     """Whether a layer's bytes may be kept from registries."""
     return media_type.startswith((_NONDISTRIBUTABLE, _FOREIGN))
@@ -356,7 +371,7 @@ def layer_compression(media_type: str) -> str:
             return "gzip"
         if suffix in ("+zstd", ".zstd"):
             return "zstd"
-    raise InvalidInputError(f"layer of media type {media_type}: not supported")
+    raise InvalidInputError(f"layer of media type {media_type:.100}: not supported")
 
 
 def select(index: Index, platform: Platform) -> Descriptor:
@@ -377,7 +392,7 @@ def select(index: Index, platform: Platform) -> Descriptor:
     plain = [d for d in index.manifests if d.platform is None and (is_manifest(d.media_type) or is_index(d.media_type))]
     if len(plain) == 1 and len(index.manifests) == 1:
         return plain[0]
-    there = sorted({str(d.platform) for d in index.manifests if d.platform is not None})
+    there = sorted({f"{d.platform!s:.60}" for d in index.manifests if d.platform is not None})[:20]
     raise NotFoundError(
         f"platform {platform}: the image has none for it", hint=f"there are: {', '.join(there) or 'none'}"
     )

@@ -92,4 +92,4 @@ def plain_variant(architecture: str, variant: str | None) -> str | None:
 def variant_number(variant: str) -> int:
     """What variants of an architecture are compared by."""
     digits = variant.removeprefix("v")
-    return int(digits) if digits.isdecimal() else 99
+    return int(digits) if digits.isdecimal() and len(digits) < 3 else 99

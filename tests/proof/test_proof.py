@@ -79,6 +79,20 @@ def test_some_suites(
         proof.main(["three"])
 
 
+def test_hostile_inputs_are_counted_once(proof: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["test_hostile.py::test_outcome[a-erofs]", "test_hostile.py::test_outcome[a-dir]"]
+    names += [
+        "test_documents.py::test_load[b]",
+        "test_documents.py::test_run[b-runc]",
+        "test_documents.py::test_load[c]",
+    ]
+    (tmp_path / "hostile.json.passed").write_text("".join(f"tests/hostile/{name}\n" for name in names))
+    proof.Proof(tmp_path, 1.0).report()
+    said = capfd.readouterr().out
+    assert "           1  hostile archives\n" in said
+    assert "           2  hostile documents (" in said
+
+
 def test_points_lie_spread_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     import counting
 

@@ -100,7 +100,7 @@ class DockerArchiveSource:
         if len(layers) != len(diff_ids):
             raise IntegrityError(
                 f"read {self.what}: manifest.json has {len(layers)} layers, "
-                f"the configuration {entry.config} {len(diff_ids)}"
+                f"the configuration {entry.config:.200} {len(diff_ids)}"
             )
         manifest = Manifest(
             media_type=MEDIA_MANIFEST,
@@ -119,11 +119,11 @@ class DockerArchiveSource:
         try:
             config = parse_config(data)
         except IntegrityError as exc:
-            raise IntegrityError(f"read {self.what}, {name}: {exc}") from None
+            raise IntegrityError(f"read {self.what}, {name:.200}: {exc}") from None
         descriptor = descriptor_of(data, MEDIA_CONFIG)
         named = name.rpartition("/")[2].removeprefix("sha256:").removesuffix(".json")
         if len(named) == 64 and not named.strip("0123456789abcdef") and named != descriptor.digest.hex:
-            raise IntegrityError(f"read {self.what}: the content of {name} has digest {descriptor.digest}")
+            raise IntegrityError(f"read {self.what}: the content of {name:.200} has digest {descriptor.digest}")
         self._documents[descriptor.digest] = data
         return descriptor, config.diff_ids
 
@@ -167,4 +167,4 @@ class DockerArchiveSource:
                     )
             return count
         except IntegrityError as exc:
-            raise IntegrityError(f"read {self.what}, {member.name}: {exc}", hint=exc.hint) from None
+            raise IntegrityError(f"read {self.what}, {member.name:.200}: {exc}", hint=exc.hint) from None

@@ -58,7 +58,7 @@ class OciLayoutSource:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise IntegrityError(f"read {self.what}, oci-layout: {exc}") from None
         if not version.image_layout_version.startswith("1."):
-            raise IntegrityError(f"read {self.what}: image layout version {version.image_layout_version!r}")
+            raise IntegrityError(f"read {self.what}: image layout version {version.image_layout_version[:100]!r}")
         try:
             index = parse_manifest(self._files.read("index.json", MANIFEST_LIMIT))
         except IntegrityError as exc:

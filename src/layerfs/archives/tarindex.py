@@ -99,11 +99,11 @@ class TarIndex:
             member = self._members.get(name)
             if member is None:
                 reason = "" if name == wanted else f", which {wanted} is a link to"
-                raise NotFoundError(f"read {self._what}: there is no member {name}{reason}")
+                raise NotFoundError(f"read {self._what}: there is no member {name:.200}{reason:.250}")
             if member.link is None:
                 return member
             name = member.link
-        raise self._bad(f"the links of {wanted} lead in circles")
+        raise self._bad(f"the links of {wanted:.200} lead in circles")
 
     def open(self, member: Member) -> Section:
         """The bytes of a file."""
@@ -113,7 +113,7 @@ class TarIndex:
         """A small file whole; IntegrityError for one of more than ``limit`` bytes."""
         member = self.find(name)
         if member.size > limit:
-            raise self._bad(f"{name} has {member.size} bytes, more than the {limit} allowed")
+            raise self._bad(f"{name:.200} has {member.size} bytes, more than the {limit} allowed")
         section = self.open(member)
         return b"".join(iter(section.read, b""))
 
@@ -216,7 +216,7 @@ class TarIndex:
         for part in raw.split("/"):
             if part == "..":
                 if not parts:
-                    raise self._bad(f"the member or link {raw!r} leads out of the archive")
+                    raise self._bad(f"the member or link {raw[:200]!r} leads out of the archive")
                 parts.pop()
             elif part not in ("", "."):
                 parts.append(part)

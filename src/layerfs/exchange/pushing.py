@@ -40,7 +40,7 @@ from layerfs.oci import (
     Manifest,
     descriptor_of,
     encode,
-    is_config,
+    is_image,
     is_index,
     is_layer,
     is_manifest,
@@ -202,7 +202,7 @@ class _Push:
         """The layers to send, base first."""
         layers = list(manifest.layers)
         self._lease.protect([manifest.config.digest, *(layer.digest for layer in layers)])
-        if not is_config(manifest.config.media_type) or not any(is_layer(layer.media_type) for layer in layers):
+        if not is_image(manifest):
             return layers
         config = parse_config(self._content.read(manifest.config.digest, CONFIG_LIMIT))
         if len(config.diff_ids) != len(layers):

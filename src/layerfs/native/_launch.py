@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from layerfs._native import ffi, lib
-from layerfs.errors import NativeError
+from layerfs.errors import InvalidInputError, NativeError
 from layerfs.native._core import check, encode, new_error
 
 __all__ = [
@@ -249,7 +249,7 @@ def _pairs(spec: ProcessSpec, seccomp: int, fds: list[int]) -> Iterator[bytes]:
 def _pair(key: str, value: str | bytes | int) -> bytes:
     data = str(int(value)).encode() if isinstance(value, int) else encode(value)
     if b"\0" in data:
-        raise ValueError(f"{key}: a NUL byte in {value!r}")
+        raise InvalidInputError(f"launch: {key} {value!r:.100}: a NUL byte in it")
     return b"%b=%b" % (key.encode(), data)
 
 

@@ -22,7 +22,7 @@ from layerfs.oci import (
     Descriptor,
     Index,
     Platform,
-    is_config,
+    is_image,
     is_index,
     is_manifest,
     parse_config,
@@ -96,12 +96,15 @@ def load(
 ) -> list[Loaded]:
     """All images of an archive or OCI layout directory; with ``platform`` those for it alone.
 
-    NotFoundError where none is for it.
+    NotFoundError where none is for it. What is no image, as a signature, is left out.
     """
-    loaded = []
+    loaded, artifacts = [], 0
     limits = limits or Limits()
     with open_archive(source, parts.places.ingest, max_layer_bytes=limits.max_layer_bytes) as archive:
         for entry in archive.images() if platform is None else _for_platform(archive, platform):
+            if not _holds_image(archive, entry.descriptor, set(), DEPTH_LIMIT):
+                artifacts += 1
+                continue
             with Lease(parts.database, parts.ingest) as lease:
                 sink = UnpackingSink(
                     parts.content,
@@ -122,8 +125,28 @@ def load(
             image = parts.images.get(target.digest)
             loaded.append(Loaded(image, tuple(Reference.parse(name).familiar for name in entry.names)))
     if not loaded:
-        raise InvalidInputError(f"load {source if isinstance(source, str | Path) else '-'}: no image in it")
+        what = f"no image in it{', artifacts alone' if artifacts else ''}"
+        raise InvalidInputError(f"load {source if isinstance(source, str | Path) else '-'}: {what}")
+    if artifacts:
+        progress.note(f"{artifacts} artifacts, which are no images, were left out")
     return loaded
+
+
+def _holds_image(archive: ArchiveSource, descriptor: Descriptor, seen: set[Digest], depth: int) -> bool:
+    """Whether a manifest is an image, or an index leads to one. What is missing or too deep, the copying tells."""
+    if descriptor.digest in seen:
+        return False
+    seen.add(descriptor.digest)
+    if not depth:
+        return True
+    try:
+        document = parse_manifest(read_all(archive, descriptor, MANIFEST_LIMIT), descriptor.media_type)
+    except NotFoundError:
+        return True
+    if not isinstance(document, Index):
+        return is_image(document)
+    children = [child for child in document.manifests if is_manifest(child.media_type) or is_index(child.media_type)]
+    return any(_holds_image(archive, child, seen, depth - 1) for child in children)
 
 
 def _for_platform(archive: ArchiveSource, platform: Platform) -> list[ArchiveImage]:
@@ -132,13 +155,13 @@ def _for_platform(archive: ArchiveSource, platform: Platform) -> list[ArchiveIma
     found = []
     for entry in archive.images():
         offered = list(_platforms(archive, entry.descriptor, ()))
-        there.update(map(str, offered))
+        there.update(f"{each!s:.60}" for each in offered)
         if any(map(platform.matches, offered)):
             found.append(entry)
     if not found:
         raise NotFoundError(
             f"load {archive.what}: platform {platform}: no image for it",
-            hint=f"there are: {', '.join(sorted(there)) or 'none'}",
+            hint=f"there are: {', '.join(sorted(there)[:20]) or 'none'}",
         )
     return found
 
@@ -157,7 +180,7 @@ def _platforms(archive: ArchiveSource, descriptor: Descriptor, above: tuple[Dige
             for child in document.manifests:
                 if is_manifest(child.media_type) or is_index(child.media_type):
                     yield from _platforms(archive, child, (*above, descriptor.digest))
-        elif is_config(document.config.media_type):
+        elif is_image(document):
             yield parse_config(read_all(archive, document.config, CONFIG_LIMIT)).platform
 
 

@@ -21,9 +21,8 @@ from layerfs.oci import (
     Descriptor,
     Index,
     Manifest,
-    is_config,
+    is_image,
     is_index,
-    is_layer,
     is_manifest,
     layer_compression,
     parse_config,
@@ -101,9 +100,7 @@ class UnpackingSink:
 
     def _diff_ids_of(self, manifest: Manifest) -> dict[Digest, Digest]:
         """Layer digests to diff IDs; empty for what is no image, as an artifact or an attestation."""
-        if not is_config(manifest.config.media_type):
-            return {}
-        if manifest.layers and not any(is_layer(layer.media_type) for layer in manifest.layers):
+        if not is_image(manifest):
             return {}
         diff_ids = parse_config(self._content.read(manifest.config.digest, CONFIG_LIMIT)).diff_ids
         if len(diff_ids) != len(manifest.layers):
@@ -111,6 +108,8 @@ class UnpackingSink:
                 f"image {manifest.config.digest}: the manifest has {len(manifest.layers)} layers, "
                 f"the configuration {len(diff_ids)}"
             )
+        if any(layer.digest == manifest.config.digest for layer in manifest.layers):
+            raise IntegrityError(f"image {manifest.config.digest}: the configuration is one of the layers too")
         found: dict[Digest, Digest] = {}
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True):
             layer_compression(layer.media_type)

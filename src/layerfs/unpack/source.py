@@ -18,7 +18,7 @@ from layerfs.oci import (
     Manifest,
     descriptor_of,
     encode,
-    is_config,
+    is_image,
     parse_config,
     parse_manifest,
 )
@@ -60,7 +60,7 @@ class StoreSource:
         """
         data = self._content.read(descriptor.digest, MANIFEST_LIMIT)
         manifest = parse_manifest(data, descriptor.media_type)
-        if not isinstance(manifest, Manifest) or not is_config(manifest.config.media_type):
+        if not isinstance(manifest, Manifest) or not is_image(manifest):
             raise InvalidInputError(f"export {descriptor.digest}: not an image")
         if not plain and all(self.has(layer) for layer in manifest.layers):
             return descriptor
