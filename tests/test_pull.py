@@ -840,3 +840,25 @@ def test_what_is_removed_the_moment_it_is_there_was_pulled(
     assert pulled.image is not None
     assert pulled.image.id == IMAGE.id
     assert not store.images.list()
+
+
+def test_pull_of_what_is_up_to_date_only_reads(
+    registry: FakeRegistry, store: Store, reach: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No lease, no transaction: each would wait for the disk."""
+    reference = serve(registry, "team/app", "v1", IMAGE)
+    registry.put_manifest("team/app", "v2", IMAGE.manifest)
+    first = pull(store.parts, reference, access=reach)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it was to be read only")
+
+    for digest in ("", f"@{IMAGE.digest}"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pulling, "Lease", refuse)
+            patch.setattr(store.parts.database, "transaction", refuse)
+            again = pull(store.parts, reference + digest, access=reach)
+        assert (again.target, again.image, again.new) == (first.target, first.image, False)
+    other = pull(store.parts, f"{registry.host}/team/app:v2", access=reach)
+    assert (other.target, other.new) == (first.target, True)
+    assert registry.count("GET", LAYER) == 1

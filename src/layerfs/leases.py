@@ -14,7 +14,7 @@ from layerfs.digest import Digest
 from layerfs.fsutil import Ingest
 from layerfs.metadata import Database
 
-__all__ = ["Lease", "end_dead_leases"]
+__all__ = ["Lease", "NoLease", "end_dead_leases"]
 
 
 class Lease:
@@ -45,6 +45,22 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+class NoLease(Lease):
+    """For who only looks whether something is here: it may go the next moment."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def protect(self, digests: Iterable[Digest]) -> None:
+        """Nothing is kept."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def end_dead_leases(database: Database, ingest: Ingest) -> None:

@@ -1,8 +1,8 @@
 """Pull: what a registry has under a name, unpacked into the store while it arrives.
 
-The manifest is resolved by one request. When what it names is here, that was all. Else ``transfer.copy`` brings
-what is missing; layers that other images have are not fetched, and those of which an earlier try left a part are
-gone on with. Names and records come last.
+The manifest is resolved by one request. When what it names is here under the name, that was all, and the store is only
+read. Else ``transfer.copy`` brings what is missing; layers that other images have are not fetched, and those of which
+an earlier try left a part are gone on with. Names and records come last.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import msgspec
 
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.digest import Digest
-from layerfs.errors import InvalidInputError
+from layerfs.errors import InvalidInputError, NotFoundError
 from layerfs.exchange.parts import StoreParts, about
 from layerfs.images import Image
-from layerfs.leases import Lease
+from layerfs.leases import Lease, NoLease
 from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, Platform, is_config, is_layer, parse_manifest
 from layerfs.reference import Reference
 from layerfs.registry.access import Access
@@ -64,26 +64,29 @@ def pull(
     with ExitStack() as stack, about(f"pull {parsed}"):
         if access is None:
             access = stack.enter_context(Access.load(note=progress.note))
-        lease = stack.enter_context(Lease(parts.database, parts.ingest))
         source = stack.enter_context(RegistrySource(access.pull_clients(parsed)))
-        sink = UnpackingSink(
-            parts.content,
-            parts.layers,
-            parts.images,
-            parts.database,
-            lease,
-            keep_blobs=parts.keep_blobs,
-            max_bytes=max_bytes,
-            max_entries=max_entries,
-            max_metadata=max_metadata,
-        )
         found = source.resolve(parsed.digest or parsed.tag or "latest")
-        target = _already_here(parts, sink, parsed, found, platforms)
-        if target is None:
-            target = copy(source, sink, found, platforms=platforms, jobs=jobs, progress=progress)
-        with parts.database.transaction(durable=True):  # or another command removes the image in between
-            new = _record(parts, parsed, found, target, str(access.config.push_endpoint(parsed)))
-            image = _image(parts, target)
+        here = _up_to_date(parts, parsed, found, platforms)
+        if here is not None:
+            target, image, new = *here, False
+        else:
+            sink = UnpackingSink(
+                parts.content,
+                parts.layers,
+                parts.images,
+                parts.database,
+                stack.enter_context(Lease(parts.database, parts.ingest)),
+                keep_blobs=parts.keep_blobs,
+                max_bytes=max_bytes,
+                max_entries=max_entries,
+                max_metadata=max_metadata,
+            )
+            target = _already_here(parts, sink, parsed, found, platforms) or copy(
+                source, sink, found, platforms=platforms, jobs=jobs, progress=progress
+            )
+            with parts.database.transaction(durable=True):  # or another command removes the image in between
+                new = _record(parts, parsed, found, target, str(access.config.push_endpoint(parsed)))
+                image = _image(parts, target)
     if image is not None and platforms is not None and not platforms[0].matches(image.platform):
         progress.note(f"{parsed.familiar} is for {image.platform} alone, not for {platforms[0]}")
     return Pulled(parsed, found.digest, target, image, new)
@@ -116,6 +119,22 @@ def pull_all_tags(
                 progress=progress,
                 access=access,
             )
+
+
+def _up_to_date(
+    parts: StoreParts, reference: Reference, found: Descriptor, platforms: list[Platform] | None
+) -> tuple[Descriptor, Image | None] | None:
+    """Target and image of an earlier pull that leaves nothing to bring and nothing to record."""
+    sink = UnpackingSink(parts.content, parts.layers, parts.images, parts.database, NoLease())
+    try:
+        target = _already_here(parts, sink, reference, found, platforms)
+        if target is None:
+            return None
+        if reference.digest is None and parts.database.resolve(str(reference)) != target.digest:
+            return None
+        return target, _image(parts, target)
+    except NotFoundError:  # it is being removed
+        return None
 
 
 def _already_here(
