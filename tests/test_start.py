@@ -147,7 +147,7 @@ def test_verbs_of_registries_load_msgspec_the_short_way(tmp_path: Path) -> None:
 def test_verbs_of_registries_load_urllib3_the_short_way(tmp_path: Path) -> None:
     found = loaded(tmp_path, "pull", "localhost:1/none:1", code=5)  # where nobody listens
     assert "urllib3.connectionpool" in found
-    assert found & {"calendar", "importlib.metadata", "json", "subprocess", "traceback", "zipfile"} == set()
+    assert found & {"calendar", "importlib.metadata", "json", "logging", "subprocess", "traceback", "zipfile"} == set()
 
 
 WHOLE = """
@@ -160,7 +160,10 @@ loaded |= set(sys.modules) - {"datetime", "urllib.parse"}  # HTTP has use for th
 import calendar, datetime, email.utils, ipaddress, json, pathlib, platform, textwrap, traceback, typing, urllib.parse
 import importlib.metadata, msgspec, urllib3
 put_off = {"calendar", "datetime", "importlib.metadata", "json", "platform", "textwrap", "traceback", "urllib.parse"}
+put_off |= {"logging"}
 print(sorted(loaded & put_off))
+import logging, re
+print(logging.getLogger("urllib3").name, type(re.compile("a")), urllib3.util.parse_url("HTTP://h:5/a b").url)
 print(urllib3.HTTPResponse(b"[1]").json(), email.utils.parsedate_tz("Tue, 24 Nov 2026 13:04:21 GMT")[:3])
 print(msgspec.json.decode(b'"2026-11-24T13:04:21Z"', type=datetime.datetime) == datetime.datetime(
     2026, 11, 24, 13, 4, 21, tzinfo=datetime.UTC))
@@ -175,6 +178,7 @@ def test_what_is_imported_the_short_way_is_whole_afterwards() -> None:
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines() == [
         "[]",
+        "urllib3 <class 're.Pattern'> http://h:5/a%20b",
         "[1] (2026, 11, 24)",
         "True",
         "file:///a%20b Linux a ::1",

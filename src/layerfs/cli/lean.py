@@ -6,6 +6,7 @@ was imported meanwhile loads the module itself should it be needed after all.
 
 from __future__ import annotations
 
+import re
 import sys
 import typing
 from collections.abc import Iterator
@@ -31,6 +32,35 @@ class _Linux:
         return "Linux"
 
 
+class _NoLog:
+    """Stands for the module ``logging``: what urllib3 logs, nobody reads."""
+
+    __spec__ = None
+    DEBUG = 10
+    NullHandler = object
+
+    def __getattr__(self, name: str) -> typing.Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **options: self
+
+
+class _Pattern:
+    """A regular expression that is compiled when it is used: most of those of urllib3 and the mail parser never are."""
+
+    def __init__(self, *args: typing.Any, **options: typing.Any) -> None:
+        self._args = args
+        self._options = options
+
+    def __getattr__(self, name: str) -> typing.Any:
+        found = getattr(_compile(*self._args, **self._options), name)
+        setattr(self, name, found)
+        return found
+
+
+_compile = re.compile
+
+
 def import_values() -> None:
     """Import pathlib, sqlite3 and msgspec; the rest of what they bring with them is a fifth of a short command."""
     if "msgspec" in sys.modules:
@@ -53,7 +83,7 @@ def _import_msgspec() -> None:
 def import_http() -> None:
     """Import urllib3; the rest of what it brings with it is a third of its time."""
     # It takes zstd for encoded answers, which nobody asks for.
-    with put_off(*_OF_URLLIB3), _instead("backports.zstd", None):
+    with put_off(*_OF_URLLIB3), _instead("backports.zstd", None), _instead("logging", _NoLog()), _late_patterns():
         import urllib3  # noqa: F401
 
 
@@ -68,6 +98,15 @@ def _instead(name: str, module: object) -> Iterator[None]:
         yield
     finally:
         del modules[name]
+
+
+@contextmanager
+def _late_patterns() -> Iterator[None]:
+    re.compile = _Pattern  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        re.compile = _compile
 
 
 @contextmanager
