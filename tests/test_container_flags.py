@@ -130,7 +130,7 @@ def test_environment(monkeypatch, tmp_path):
     file = tmp_path / "env"
     file.write_text("\ufeff# comment\n\n  A=1 # no comment\nFROM_HERE\n")
     made = make(env=["B=2=3", "NOT_SET", "C="], env_file=[str(file)])
-    assert made.env == ("A=1 # no comment", "FROM_HERE=x y", "B=2=3", "C=")
+    assert made.env == ("A=1 # no comment", "FROM_HERE=x y", "B=2=3", "NOT_SET", "C=")
 
 
 @pytest.mark.parametrize("word", ["=x", "", "A\0=1", "A B"])

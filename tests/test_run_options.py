@@ -39,7 +39,7 @@ def test_tmpfs(store, runtime):
     assert "tmpfs" in ran.out
     assert {"nosuid", "nodev", "noexec", "size=64k"} <= set(ran.out.split()[3].split(","))
     assert ran.out.endswith("\nx\n")
-    assert "1770\n" in ran.out or runtime == "runc"  # older ones give it the mode of what it is mounted on
+    assert "1770\n" in ran.out
     ran = sh(store, runtime, "dd if=/dev/zero of=/t/x bs=1k count=100", tmpfs=["/t:size=64k"])
     assert "No space" in ran.err
 

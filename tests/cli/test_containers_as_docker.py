@@ -164,3 +164,43 @@ def test_members_of_what_is_not_offered_are_empty(layerfs, box):
     shape = "{{.HostConfig.Links}}|{{.HostConfig.Isolation}}|{{.HostConfig.BlkioWeight}}|{{.AppArmorProfile}}"
     assert layerfs("inspect", "-f", shape, "one") == "[]||0|\n"
     assert "no field 'Linkz'" in layerfs.error("inspect", "-f", "{{.HostConfig.Linkz}}", "one", code=2)
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "runc"])
+def test_variables_that_are_not_set_here_are_unset(layerfs, box, runtime):
+    if runtime == "runc" and shutil.which("runc") is None:
+        pytest.skip("needs the Debian package runc")
+    layerfs("create", "--name", "made", "box")
+    layerfs("commit", "-c", "ENV GONE=1 KEPT=2", "made", "withenv")
+    words = (
+        "run",
+        "--runtime",
+        runtime,
+        "--name",
+        "one",
+        "-e",
+        "GONE",
+        "-e",
+        "HOSTNAME",
+        "-e",
+        "HOME=",
+        "withenv",
+        "env",
+    )
+    names = {line.partition("=")[0] for line in layerfs.lines(*words)}
+    assert {"PATH", "HOME", "KEPT"} <= names
+    assert not names & {"GONE", "HOSTNAME"}
+    assert layerfs("start", "-a", "one").count("HOME=/root\n") == 1
+    layerfs("commit", "one", "again")
+    for what in ("one", "again"):
+        assert sorted(layerfs.json("inspect", what)[0]["Config"]["Env"]) == ["HOME=", "KEPT=2", "PATH=/bin"]
+
+
+def test_options_of_the_resolver_by_both_names(layerfs, box):
+    words = ("--dns", "1.1.1.1", "--dns-option", "ndots:9", "--dns-opt", "timeout:1")
+    assert "options ndots:9 timeout:1" in layerfs("run", "--rm", *words, "box", "cat", "/etc/resolv.conf")
+
+
+def test_an_entry_point_as_a_list(layerfs, box):
+    assert layerfs("run", "--rm", "--entrypoint", '["/bin/echo","-n","x"]', "box", "y") == "x y"
+    assert "[echo" in layerfs.error("run", "--rm", "--entrypoint", "[echo", "box", code=127)

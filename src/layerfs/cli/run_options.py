@@ -11,7 +11,7 @@ __all__ = ["RUN_OPTIONS", "flags_of"]
 _PROCESS = (
     many("-a", "--attach", help="Join stdin, stdout or stderr; all without it", metavar="stream"),
     one("--entrypoint", help="Execute this instead of the image's entry point", metavar="command"),
-    many("-e", "--env", help="Set a variable; a NAME alone takes the value from here", metavar="NAME[=VALUE]"),
+    many("-e", "--env", help="Set a variable; a NAME alone takes what it is here", metavar="NAME[=VALUE]"),
     many("--env-file", help="Set the variables in a file", metavar="FILE"),
     many("--group-add", help="Give the process another group", metavar="group"),
     flag("--init", help="Run a small init that reaps processes"),
@@ -39,7 +39,7 @@ _PLACE = (
     one("--cgroupns", help="Its cgroup namespace: private or host", metavar="kind"),
     many("--device", help="Give it a device of the host", metavar="PATH[:PATH[:rwm]]"),
     many("--dns", help="Ask this name server", metavar="address"),
-    many("--dns-option", "--dns-opt", help="An option of the resolver", metavar="option"),
+    many("--dns-opt", "--dns-option", help="An option of the resolver", metavar="option"),
     many("--dns-search", help="Search names in this domain", metavar="domain"),
     one("--domainname", help="Its domain name", metavar="name"),
     one("-h", "--hostname", help="Its host name", metavar="name"),

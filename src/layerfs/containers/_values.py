@@ -251,7 +251,8 @@ def read_lines(path: str, what: str) -> list[str]:
 
 
 def parse_env(values: Iterable[str], files: Iterable[str] = ()) -> tuple[str, ...]:
-    """``--env-file`` and then ``-e``: NAME=value, or NAME alone to take it from here where it is set."""
+    """``--env-file`` and then ``-e``: NAME=value, or NAME alone to take it from here, and to unset it where it is not
+    set here."""
     found: list[str] = []
     lines = [line for path in files for line in read_lines(path, "environment file")]
     for line in lines:
@@ -263,8 +264,8 @@ def parse_env(values: Iterable[str], files: Iterable[str] = ()) -> tuple[str, ..
             raise InvalidInputError(f"environment variable {word!r}: wanted is NAME or NAME=value")
         if sign:
             found.append(word)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
+        else:
+            found.append(f"{name}={os.environ[name]}" if name in os.environ else name)
     return tuple(found)
 
 

@@ -69,7 +69,7 @@ def commit_container(
             parent=_parent(parts, config),
             stack=below,
             layer=frozen.layer,
-            section=config.section,
+            section={**config.section, "Env": [word for word in config.section.get("Env") or [] if "=" in word]},
             options=options,
             platform=Platform(os=config.os, architecture=config.architecture, variant=config.variant),
             reference=reference,

@@ -5,7 +5,10 @@ A flag that is not known, or whose value cannot be offered, is refused by its na
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from layerfs.containers import _values
 from layerfs.containers.options import CreateOptions, Health, MountOption
@@ -96,7 +99,7 @@ def _stream(text: str) -> str:
 def _process(given: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {"auto_remove": bool(given.get("rm"))}
     if "entrypoint" in given:
-        value = given["entrypoint"]
+        value = _words(given["entrypoint"])
         # --entrypoint "" drops the image's.
         fields["entrypoint"] = tuple(filter(None, [value] if isinstance(value, str) else value))
     fields["env"] = _values.parse_env(given.get("env", ()), given.get("env_file", ()))
@@ -121,6 +124,14 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
         logs["driver"] = "none"
     fields["log_options"] = logs
     return fields
+
+
+def _words(value: str | Sequence[str]) -> str | Sequence[str]:
+    """An entry point as podman's users may write it, too: a JSON list of its words."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(value, type=list[str])
+    return value
 
 
 def _health(given: Mapping[str, Any]) -> Health | None:

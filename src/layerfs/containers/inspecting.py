@@ -78,7 +78,7 @@ def _config(config: Config) -> dict[str, Any]:
         **{f"Attach{name.capitalize()}": name in options.attach for name in ("stdin", "stdout", "stderr")},
         "Tty": options.tty,
         "OpenStdin": options.interactive,
-        "Env": list(section.get("Env") or []),
+        "Env": [word for word in section.get("Env") or [] if "=" in word],
         "Cmd": section.get("Cmd"),
         "Entrypoint": section.get("Entrypoint"),
         "Image": options.image,

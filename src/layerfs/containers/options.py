@@ -76,7 +76,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     auto_remove: bool = False
     # The process.
     entrypoint: tuple[str, ...] | None = None
-    env: tuple[str, ...] = ()  # NAME=value
+    env: tuple[str, ...] = ()  # NAME=value; NAME alone takes it away
     labels: dict[str, str] = {}
     user: str | None = None
     group_add: tuple[str, ...] = ()

@@ -82,7 +82,7 @@ def _check(section: Mapping[str, Any]) -> None:
 
 
 def merge_env(base: Sequence[str], changes: Sequence[str]) -> list[str]:
-    """``NAME=value`` words, later ones in the places of earlier ones of the same name."""
+    """``NAME=value`` words, later ones in the places of earlier ones of the same name; a NAME alone stays one."""
     merged: dict[str, str] = {}
     for word in (*base, *changes):
         merged[word.partition("=")[0]] = word
@@ -103,11 +103,13 @@ def working_directory(section: Mapping[str, Any]) -> str:
 
 
 def process_env(section: Mapping[str, Any], user: User, hostname: str, *, tty: bool) -> tuple[str, ...]:
-    """The environment, what the image and the options say last."""
+    """The environment, what the image and the options say last. A home that is empty is the user's, as under runc."""
     base = [DEFAULT_PATH, f"HOSTNAME={hostname}", f"HOME={user.home}"]
     if tty:
         base.append("TERM=xterm")
-    return tuple(word for word in merge_env(base, section.get("Env") or []) if "=" in word)
+    words = merge_env(base, section.get("Env") or [])
+    home = f"HOME={user.home}"
+    return tuple(home if word in ("HOME", "HOME=") else word for word in words if "=" in word or word == "HOME")
 
 
 def image_volumes(section: Mapping[str, Any]) -> list[str]:
