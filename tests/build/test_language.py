@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerfs.errors import InvalidInputError
+from layerfs.errors import BuildError, InvalidInputError
 
 pytestmark = pytest.mark.root
 
@@ -75,3 +75,26 @@ def test_copy_of_a_url_says_what_takes_it(kit):
     with pytest.raises(InvalidInputError, match="a URL is no source of COPY") as caught:
         kit.build("FROM box\nCOPY https://example.org/f /\n")
     assert "ADD" in caught.value.hint
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("trigger", ["COPY --from=src /in /out", "RUN --mount=from=src,target=/m cp /m/in /out"])
+def test_a_trigger_needs_a_stage(kit, jobs, trigger):
+    """Of a stage, and of an image, about which nothing is known when the stages are chosen."""
+    kit.build(f"FROM box\nONBUILD {trigger}\n", tags=("trigger",))
+    stages = "FROM box AS never\nRUN false\nFROM box AS below\nRUN echo 12 > /in\nFROM below AS src\nRUN echo 3 >> /in\n"
+    for base in ("trigger", "own"):
+        kit.build(
+            f"{stages}FROM box AS own\nONBUILD {trigger}\n"
+            f"FROM {base} AS one\nRUN cat /out /out > /one\nFROM {base} AS two\nFROM one\nCOPY --from=two /out /two\n",
+            jobs=jobs,
+        )
+        assert (kit.read("/one"), kit.read("/two")) == ("12\n3\n12\n3\n", "12\n3\n")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_stage_that_only_a_trigger_needs_fails(kit, jobs):
+    kit.build("FROM box\nONBUILD COPY --from=src /in /out\n", tags=("trigger",))
+    text = "FROM box AS src\nRUN exit 7\nFROM trigger AS one\nFROM trigger\nCOPY --from=one /out /x\n"
+    with pytest.raises(BuildError, match=":2: RUN exit 7"):
+        kit.build(text, jobs=jobs)

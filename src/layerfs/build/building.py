@@ -1,6 +1,7 @@
 """``build``: from the Dockerfile to the image, in order, and everything away again whatever happens."""
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -182,7 +183,13 @@ def _stages(session: Session) -> StageState:
 
 def _one_by_one(session: Session, plan: Plan) -> StageState:
     done: dict[int, StageState] = {}
-    session.state_of = done.__getitem__
+
+    def state_of(number: int) -> StageState:
+        if number not in done:
+            done[number] = build_stage(session, plan.others[number])
+        return done[number]
+
+    session.state_of = state_of
     for number, stage in plan.stages.items():
         done[number] = build_stage(session, stage)
     return done[plan.target]
@@ -194,13 +201,28 @@ def _at_once(session: Session, plan: Plan, jobs: int) -> StageState:
     from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
     futures: dict[int, Future[StageState]] = {}
-    session.state_of = lambda number: futures[number].result()
+    lock = threading.Lock()
+
+    def state_of(number: int) -> StageState:
+        with lock:
+            unplanned = number not in futures
+            if unplanned:
+                futures[number] = Future()
+        if unplanned:  # whoever asks first builds it: all threads of the pool may be waiting
+            try:
+                futures[number].set_result(build_stage(session, plan.others[number]))
+            except BaseException as exc:
+                futures[number].set_exception(exc)
+        return futures[number].result()
+
+    session.state_of = state_of
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="layerfs-build")
     try:
         for number, stage in plan.stages.items():
             futures[number] = pool.submit(build_stage, session, stage)
-        wait(futures.values(), return_when=FIRST_EXCEPTION)
-        for future in futures.values():
+        planned = [futures[number] for number in plan.stages]
+        wait(planned, return_when=FIRST_EXCEPTION)
+        for future in planned:
             if future.done() and (error := future.exception()) is not None:
                 raise error
         return futures[plan.target].result()

@@ -41,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True):
     target: int
     arguments: dict[str, str]
     """Global arguments, which an ARG in a stage takes up again."""
+    others: dict[int, Stage] = {}
+    """Stages that nothing in the file needs for the target; an ONBUILD of a base may."""
 
 
 def platform_arguments(target: Platform) -> dict[str, str]:
@@ -92,7 +94,8 @@ def make_plan(file: Dockerfile, target: str | None, arguments: Mapping[str, str]
         if number not in needed:
             needed[number] = stages[number]
             pending += stages[number].needs
-    return Plan(dict(sorted(needed.items())), wanted, dict(arguments))
+    others = {stage.number: stage for stage in stages if stage.number not in needed}
+    return Plan(dict(sorted(needed.items())), wanted, dict(arguments), others)
 
 
 def _known(names: Mapping[str, int]) -> str | None:
