@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake_registry import MANIFEST_TYPE, FakeRegistry, Fault, digest_of
 from registrykit import (
@@ -780,6 +782,29 @@ def test_wrong_bytes_of_mirror_and_origin(registry: FakeRegistry, store: Store, 
             pull(store.parts, reference, access=reach)
         assert registry.count("GET", LAYER) == 1
     check_nothing(store, IMAGE)
+
+
+@pytest.mark.parametrize("keep_blobs", [True, False])
+def test_mirror_is_not_blamed_for_what_the_image_says(
+    registry: FakeRegistry, store: Store, tmp_path: Path, keep_blobs: bool
+) -> None:
+    """A blob that has its digest is right, whatever diff ID the configuration gives it: nobody has a better one."""
+    config = IMAGE.config.replace(digest_of(IMAGE.tars[1]).encode(), b"sha256:" + b"0" * 64)
+    manifest = IMAGE.manifest.replace(digest_of(IMAGE.config).encode(), digest_of(config).encode())
+    wrong = replace(IMAGE, config=config, manifest=manifest)
+    reference = serve(registry, "team/app", "v1", wrong)
+    texts: list[str] = []
+    parts = msgspec.structs.replace(store.parts, keep_blobs=keep_blobs)
+    with FakeRegistry() as mirror:
+        serve(mirror, "team/app", "v1", wrong)
+        with access(tmp_path, ruled(Rule(registry.host, mirror=(Mirror(mirror.host),))), note=texts.append) as reach:
+            for count in (1, 1 if keep_blobs else 2):  # the blob that was kept is not fetched again
+                with pytest.raises(IntegrityError, match="diff ID"):
+                    pull(parts, reference, access=reach)
+                assert mirror.count("GET", digest_of(IMAGE.layers[1])) == count
+        assert registry.count("GET", "/blobs/") == 0
+        assert texts == []
+        assert store.images.list() == []
 
 
 @pytest.mark.parametrize("head", [True, False])

@@ -73,9 +73,13 @@ class InUseError(LayerfsError):
 
 
 class IntegrityError(LayerfsError):
-    """Data are not what their digest, size or format says; trying again does not help."""
+    """Data are not what their digest, size or format says; trying again does not help.
+
+    ``authentic``: they have the digest they were asked for by, so that no other place has better ones.
+    """
 
     exit_code = 3
+    authentic = False
 
 
 class NativeError(LayerfsError, OSError):

@@ -228,8 +228,8 @@ class _Copy:
         self._progress.start(key, key.short, descriptor.size)
         try:
             self._put(descriptor, lambda: _Embedded(self._source).open(descriptor))
-        except IntegrityError:
-            if not isinstance(self._source, Mirrored) or not self._source.reject(descriptor):
+        except IntegrityError as exc:
+            if exc.authentic or not isinstance(self._source, Mirrored) or not self._source.reject(descriptor):
                 raise
             return self._fetch(descriptor)
         except NotFoundError:

@@ -218,7 +218,11 @@ class UnpackingSink:
                         source = _Chain(blob.written(), source)
                     self._pour(source, writer, f"unpack layer {descriptor.digest}")
                 verifier.finish() if blob is None else blob.commit()
-            layer = writer.commit()
+            try:
+                layer = writer.commit()
+            except IntegrityError as exc:
+                exc.authentic = descriptor.digest != diff_id
+                raise
             record_layer(self._database, layer, descriptor)
 
     def _pour(self, reader: BlobReader, writer: "LayerWriter", what: str) -> None:
