@@ -4,6 +4,7 @@
  *   tar bytes --lfs_unpack--> a layer (one EROFS file, or a directory) + the "rest" stream
  *   a layer + its rest --lfs_repack--> the same tar bytes
  *   an upper directory, or two trees --lfs_diff--> a layer tar, or a list of changes
+ *   a directory --lfs_list--> names, and what stat says of them
  *   a layer file --lfs_reader--> names, attributes and contents, with no mount
  *   layers --lfs_erofs_mount, lfs_overlay_mount--> a detached mount, which is a file descriptor
  *   a mount and a command --lfs_spawn--> a process in namespaces of its own
@@ -175,6 +176,21 @@ int64_t lfs_diff_read(lfs_diff *d, void *buf, size_t cap, lfs_error *error); /* 
 int64_t lfs_diff_changes(lfs_diff *d, void *buf, size_t cap, lfs_error *error); /* cap >= 8192; 0 at the end */
 void lfs_diff_stats_get(const lfs_diff *d, lfs_diff_stats *stats);
 void lfs_diff_free(lfs_diff *d);
+
+/*
+ * What stat says of all that is in a directory, links not followed: many entries a call, from the descriptor's
+ * position on, in the directory's own order; 0 at its end. A name that is gone by then never was.
+ *
+ * Records {u32 mode, u64 ino, u64 dev, u32 nlink, u32 uid, u32 gid, u64 size, i64 mtime, u32 its ns, i64 ctime,
+ * u32 its ns, u64 rdev, u8 n, n bytes name}; directories come last, behind the `files` bytes of all else.
+ */
+#define LFS_LIST_MIN 65536
+
+typedef struct lfs_listed {
+    uint64_t files;
+    int64_t newest; /* the latest ctime of what is no directory, in seconds; INT64_MIN: there is none */
+} lfs_listed;
+int64_t lfs_list(int fd, void *buf, size_t cap, lfs_listed *listed, lfs_error *error); /* cap >= LFS_LIST_MIN */
 
 /*
  * Mounts. Each returns a detached mount as a descriptor (fsmount(2)): closing it leaves nothing behind.

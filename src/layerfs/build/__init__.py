@@ -3,7 +3,7 @@
 lines, parser, instructions   text -> what it says, every mistake with file and line
 plan                          stages: which there are, which are needed
 context, tree, ignore         where files come from, read without following links
-cache, fingerprint            what need not be done again
+cache, fingerprint, stamp     what need not be done again
 stage, running, copying       one instruction after the other: a command in a snapshot, files into a layer
 output                        images, archives, trees
 check                         what docker's linter warns of

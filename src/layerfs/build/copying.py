@@ -1,8 +1,8 @@
 """COPY and ADD without running anything: files of trees become a layer tar, placed over the stack that is there.
 
 ``gather`` finds the files and what they come down to (the cache key); ``lay_out`` decides where each goes, by what the
-stack has at the destination; ``write_layer`` streams them into a layer. Nothing is mounted, and what is copied is read
-once for the key and once for the layer.
+stack has at the destination; ``write_layer`` streams them into a layer. Nothing is mounted. Small files are read once,
+for the key, and their content is kept for the layer as long as there is not much of it; all else is read once for each.
 """
 
 import hashlib
@@ -13,18 +13,31 @@ from contextlib import ExitStack
 
 import msgspec
 
-from layerfs.build.fingerprint import FileMemory, file_xattrs, fingerprint
+from layerfs.build.fingerprint import Content, FileMemory, changed, file_xattrs, fingerprint, same_file
 from layerfs.build.ignore import Matcher
 from layerfs.build.modes import Chmod
+from layerfs.build.stamp import Stamp
 from layerfs.build.tarball import END, Member, header, padding
 from layerfs.build.tree import Cursor, Found, Names, Tree, shown
 from layerfs.digest import Digest
-from layerfs.errors import BuildError, InvalidInputError, NotFoundError, native_error
+from layerfs.errors import InvalidInputError, NotFoundError, native_error
 from layerfs.layers import Entry, Layer, LayerStore, View
 
-__all__ = ["CopyFlags", "Piece", "Placed", "Source", "gather", "lay_out", "make_directory", "write_layer"]
+__all__ = [
+    "CopyFlags",
+    "Piece",
+    "Placed",
+    "Source",
+    "gather",
+    "known_content",
+    "lay_out",
+    "make_directory",
+    "write_layer",
+]
 
 _PIECE = 1 << 20
+_KEPT = 32 << 20
+"""How much content of small files is kept for the layer, in bytes."""
 _LINKS = 40
 
 
@@ -57,11 +70,12 @@ class CopyFlags(msgspec.Struct, frozen=True, eq=False):
 
 
 class Piece(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A file of a source, and its fingerprint."""
+    """A file of a source, its fingerprint, and perhaps its content."""
 
     source: Source
     found: Found | None
     digest: bytes
+    content: Content | None = None
 
 
 class Placed(msgspec.Struct, frozen=True, eq=False):
@@ -82,37 +96,76 @@ def gather(
     total = hashlib.sha256()
     for source in sources:
         if source.tree is None:
-            digest = hashlib.sha256(source.text or b"").digest()
-            pieces.append(Piece(source, None, digest))
-            total.update(repr((source.title, source.mode)).encode() + digest)
-            continue
-        assert source.status is not None
-        if flags.exclude and _is_excluded(flags.exclude, source):
-            continue
-        total.update(repr((source.title, source.spread, source.unpack)).encode())
-        known, keeps = memory(source.tree), _keeps_owner(source)
-        with Cursor(source.tree.fd) as cursor:
-            for found in source.tree.walk(source.names, source.status, flags.exclude):
-                status = found.status
-                mode = status.st_mode
-                if stat.S_ISSOCK(mode):
-                    note(f"{shown(found.names)} in {source.tree.what} is a socket and left out")
-                    continue
-                digest = b"" if stat.S_ISDIR(mode) else fingerprint(source.tree, cursor, found, known)
-                pieces.append(Piece(source, found, digest))
-                owner = b"(%d, %d)" % (status.st_uid, status.st_gid) if keeps else b"()"
-                path, size = b"/".join(found.below), len(digest).to_bytes(4, "little")
-                total.update(b"%b\0%o%b%b%b" % (path, mode, owner, size, digest))
+            pieces.append(Piece(source, None, hashlib.sha256(source.text or b"").digest()))
+            total.update(_described(source) + pieces[-1].digest)
+        elif not _is_excluded(flags.exclude, source):
+            total.update(_described(source) + _gather_files(pieces, source, flags.exclude, memory(source.tree), note))
     return pieces, total.digest()
+
+
+def known_content(
+    sources: Iterable[Source], flags: CopyFlags, memory: Callable[[Tree], FileMemory], note: Callable[[str], None]
+) -> bytes | None:
+    """What ``gather`` says that sources come down to, without reading a file or looking at each; None where they are
+    not as they were in an earlier build."""
+    total = hashlib.sha256()
+    for source in sources:
+        if source.tree is None or source.status is None:
+            total.update(_described(source) + hashlib.sha256(source.text or b"").digest())
+        elif not _is_excluded(flags.exclude, source):
+            known = memory(source.tree)
+            if stat.S_ISDIR(source.status.st_mode):
+                digest = known.tree(source.tree, source.names, source.status, flags.exclude)
+            elif known.get(b"/".join(source.names), source.status) is not None:
+                digest = _gather_files([], source, flags.exclude, known, note)
+            else:
+                digest = None
+            if digest is None:
+                return None
+            total.update(_described(source) + digest)
+    return total.digest()
+
+
+def _described(source: Source) -> bytes:
+    return repr((source.title, source.mode, source.spread, source.unpack)).encode()
+
+
+def _gather_files(
+    pieces: list[Piece], source: Source, exclude: Matcher | None, known: FileMemory, note: Callable[[str], None]
+) -> bytes:
+    """Add the files of a tree; what they come down to."""
+    tree, status = source.tree, source.status
+    assert tree is not None
+    assert status is not None
+    total, stamp, sockets = hashlib.sha256(), Stamp() if known else None, False
+    keeps, spare = _keeps_owner(source), _KEPT - sum(len(piece.content.data) for piece in pieces if piece.content)
+    with Cursor(tree.fd) as cursor:
+        for found in tree.walk(source.names, status, exclude, stamp):
+            mode = found.status.st_mode
+            if stat.S_ISSOCK(mode):
+                note(f"{shown(found.names)} in {tree.what} is a socket and left out")
+                sockets = True
+                continue
+            digest, content = b"", None
+            if not stat.S_ISDIR(mode):
+                digest, content = fingerprint(tree, cursor, found, known, spare)
+                spare -= len(content.data) if content is not None else 0
+            pieces.append(Piece(source, found, digest, content))
+            owner = b"(%d, %d)" % (found.status.st_uid, found.status.st_gid) if keeps else b"()"
+            path, size = b"/".join(found.below), len(digest).to_bytes(4, "little")
+            total.update(b"%b\0%o%b%b%b" % (path, mode, owner, size, digest))
+    if stamp is not None and stat.S_ISDIR(status.st_mode) and not sockets:  # of which each build tells
+        known.put_tree(tree, source.names, status, exclude, stamp, total.digest())
+    return total.digest()
 
 
 def _keeps_owner(source: Source) -> bool:
     return source.keep_owner or (source.tree is not None and source.tree.owned)
 
 
-def _is_excluded(exclude: Matcher, source: Source) -> bool:
+def _is_excluded(exclude: Matcher | None, source: Source) -> bool:
     """Whether a source itself is: by its name, or its path. The content of a directory is looked at later."""
-    if not source.title or source.spread:
+    if not exclude or not source.title or source.spread:
         return False
     return exclude.matches(os.fsdecode(source.title[-1])) or exclude.matches(os.fsdecode(b"/".join(source.names)))
 
@@ -140,6 +193,8 @@ class _Layout:
         self.placed: dict[Names, Placed] = {}
         self._entries: dict[Names, Entry | None] = {}
         self._above: dict[Names, Entry | None] = {}
+        self._unpacked: dict[Names, Names] = {}
+        """Directories of archives, and where their files go."""
         self._latest = 0
 
     def locate(self, path: str) -> tuple[Names, Entry | None]:
@@ -200,7 +255,24 @@ class _Layout:
             where = (*base, *(found.below if found else ()))
         if not where:
             raise InvalidInputError("/: a file cannot be copied over the root")
-        self._put(where, piece)
+        if source.keep_owner:
+            self._unpack(where, piece)
+        else:
+            self._put(where, piece)
+
+    def _unpack(self, where: Names, piece: Piece) -> None:
+        """A file of an archive takes the place of whatever is there, as tar has it; but a directory that the archive
+        only implies is the one that is there, be it through a link."""
+        at = (*self._unpacked.get(where[:-1], where[:-1]), where[-1])
+        found = piece.found
+        if found is not None and stat.S_ISDIR(found.status.st_mode):
+            if _is_implied(found.status):
+                there, entry = self.locate("/" + os.fsdecode(b"/".join(at)))
+                if entry is not None and entry.is_dir:
+                    self._unpacked[where] = there
+                    return
+            self._unpacked[where] = at
+        self._put(at, piece)
 
     def _require_directory(self, names: Names) -> None:
         if names and names not in self.placed and self.look(names) is None:
@@ -212,7 +284,7 @@ class _Layout:
         member = self._member(where, piece)
         is_dir = stat.S_ISDIR(member.mode)
         before = self.look(where)
-        if before is not None and before.is_dir != is_dir:
+        if before is not None and before.is_dir != is_dir and not piece.source.keep_owner:
             if is_dir:
                 raise InvalidInputError(f"/{shown(where)}: not a directory, a directory cannot be copied over it")
             raise InvalidInputError(f"/{shown(where)}: a directory, a file cannot be copied over it")
@@ -265,6 +337,12 @@ class _Layout:
         return [self.placed[names] for names in sorted(self.placed)]
 
 
+def _is_implied(status: os.stat_result) -> bool:
+    """Whether a directory of an archive has no entry of its own there: such a one is made with these attributes."""
+    wanted = (stat.S_IFDIR | 0o755, 0, 0, 0)
+    return (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns) == wanted
+
+
 def _existing(entry: Entry) -> Member:
     return Member(
         entry.path.strip(b"/"), entry.mode, entry.uid, entry.gid, mtime_ns=entry.mtime_ns, xattrs=entry.xattrs
@@ -303,6 +381,10 @@ def write_layer(layers: LayerStore, placed: Iterable[Placed], protect: Callable[
                 if status.st_nlink > 1 and identity in links:
                     member.hard, member.link = True, links[identity]
                     out += header(member)
+                elif piece.content is not None:
+                    links[identity] = member.path
+                    member.xattrs = piece.content.xattrs
+                    out += header(member) + piece.content.data + padding(member.size)
                 else:
                     links[identity] = member.path
                     if tree.fd not in cursors:
@@ -319,24 +401,20 @@ def _append_file(
     write: Callable[[bytearray], None], out: bytearray, member: Member, tree: Tree, cursor: Cursor, found: Found
 ) -> None:
     """Header and content behind ``out``, which is written and emptied where it gets large."""
-    changed = BuildError(f"{shown(found.names)}: changed in {tree.what} while it was read", hint="build again")
     try:
         fd = cursor.open(found.names)
     except OSError as exc:
         raise native_error(exc, f"read {shown(found.names)} in {tree.what}") from exc
     try:
-        status = os.fstat(fd)
-        if (status.st_ino, status.st_size, status.st_ctime_ns) != (
-            found.status.st_ino, found.status.st_size, found.status.st_ctime_ns,
-        ):  # fmt: skip
-            raise changed
+        if not same_file(os.fstat(fd), found.status):
+            raise changed(tree, found)
         member.xattrs = file_xattrs(fd)
         out += header(member)
         left = member.size
         while left:
             piece = os.read(fd, min(left, _PIECE))
             if not piece:
-                raise changed
+                raise changed(tree, found)
             left -= len(piece)
             out += piece
             if len(out) >= _PIECE:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from layerfs.build.cache import CacheRecord, cache_key
-from layerfs.build.copying import CopyFlags, Piece, Source, gather, lay_out, make_directory, write_layer
+from layerfs.build.copying import CopyFlags, Piece, Source, gather, known_content, lay_out, make_directory, write_layer
 from layerfs.build.ignore import Matcher
 from layerfs.build.instructions import Copy
 from layerfs.build.modes import parse_chmod, resolve_chown
@@ -60,26 +60,30 @@ def copy_step(
     sources = _sources(session, state, copy, words, tree, checksum, dest)
     if len(sources) > 1 and not dest.endswith("/") and not any(each.spread for each in sources):
         _require_directory(session, copy, stack, dest)
-    pieces, digest = gather(sources, flags, session.keeper.memory, session.warn)
-    key = cache_key("copy", digest.hex(), *same)
-    found = session.cache.find(key) if use_cache else None
-    if found is None or found.layer is None:
-        if late and chown:
-            owner = resolve_chown(chown, state.stack, session.parts.snapshots)
-            flags = msgspec.structs.replace(flags, owner=owner)
-        if any(source.unpack for source in sources):
-            from layerfs.build.adding import unpacked  # COPY needs none of it
+    memory = session.keeper.memory
+    known = known_content(sources, flags, memory, session.warn) if use_cache else None
+    record = session.cache.find(cache_key("copy", known.hex(), *same)) if known is not None else None
+    cached = record is not None
+    if record is None:
+        pieces, digest = gather(sources, flags, memory, session.warn)
+        key = cache_key("copy", digest.hex(), *same)
+        record = session.cache.find(key) if use_cache else None
+        cached = record is not None
+        if record is None:
+            if late and chown:
+                owner = resolve_chown(chown, state.stack, session.parts.snapshots)
+                flags = msgspec.structs.replace(flags, owner=owner)
+            if any(source.unpack for source in sources):
+                from layerfs.build.adding import unpacked  # COPY needs none of it
 
-            pieces, _ = gather(unpacked(session, sources), flags, session.keeper.memory, session.warn)
-        layer = _write(session, stack, dest, pieces, flags, many=len(words) > 1 or copy.parents, link=copy.link)
-        record = CacheRecord(layer.diff_id, session.moment(), copy.line.text[:200])
-        session.cache.keep(key, record)
-    else:
-        record = found
+                pieces, _ = gather(unpacked(session, sources), flags, memory, session.warn)
+            layer = _write(session, stack, dest, pieces, flags, many=len(words) > 1 or copy.parents, link=copy.link)
+            record = CacheRecord(layer.diff_id, session.moment(), copy.line.text[:200])
+            session.cache.keep(key, record)
     if quick is not None:
         session.cache.keep(quick, record)
     assert record.layer is not None
-    return record.layer, record.created, found is not None
+    return record.layer, record.created, cached
 
 
 def _quick_key(

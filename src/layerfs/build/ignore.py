@@ -162,7 +162,8 @@ class Matcher:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         """InvalidInputError for a pattern that is none."""
-        self._patterns = [_compiled(pattern) for pattern in patterns if pattern]
+        self.patterns = tuple(pattern for pattern in patterns if pattern)
+        self._patterns = [_compiled(pattern) for pattern in self.patterns]
         self._inverted = [pattern for pattern in self._patterns if pattern.inverted]
         self._any = _any_of([pattern.text for pattern in self._patterns if not pattern.inverted])
 

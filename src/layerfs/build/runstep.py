@@ -15,7 +15,7 @@ import msgspec
 from layerfs import native
 from layerfs.build.cache import CacheRecord, cache_key
 from layerfs.build.cachemounts import CacheMounts
-from layerfs.build.copying import CopyFlags, Source, gather, lay_out, write_layer
+from layerfs.build.copying import CopyFlags, Source, gather, known_content, lay_out, write_layer
 from layerfs.build.copystep import keep_layer
 from layerfs.build.instructions import Mount, Run
 from layerfs.build.plan import PROXIES
@@ -130,16 +130,20 @@ def _mount_key(session: Session, mount: _Wanted) -> list[Any]:
     options = {name: value for name, value in mount.options.items() if name not in ("from",)}
     key: list[Any] = [mount.type, mount.target, sorted(options.items())]
     if mount.type == "bind" and mount.tree is not None:
-        key.append(mount.tree.identity or _pieces(session, mount)[1].hex())
+        key.append(mount.tree.identity or _content(session, mount).hex())
     return key
 
 
-def _pieces(session: Session, mount: _Wanted) -> tuple[list[Any], bytes]:
-    assert mount.tree is not None
+def _content(session: Session, mount: _Wanted) -> bytes:
+    """What the files to bind come down to."""
+    asked = [_source(mount)], CopyFlags(), session.keeper.memory, session.warn
+    return known_content(*asked) or gather(*asked)[1]
+
+
+def _source(mount: _Wanted) -> Source:
     assert mount.status is not None
     is_dir = stat.S_ISDIR(mount.status.st_mode)
-    source = Source(() if is_dir else (b"file",), mount.tree, mount.names, mount.status, spread=is_dir)
-    return gather([source], CopyFlags(), session.keeper.memory, session.warn)
+    return Source(() if is_dir else (b"file",), mount.tree, mount.names, mount.status, spread=is_dir)
 
 
 def _is_on(options: Mapping[str, str], name: str) -> bool:
@@ -219,7 +223,8 @@ class _Mounts:
     def _frozen(self, mount: _Wanted) -> Tree:
         """What a command sees of the context is what the key was made of: without what is left out, without sockets,
         and unchanged while it runs."""
-        pieces, digest = _pieces(self.session, mount)
+        session = self.session
+        pieces, digest = gather([_source(mount)], CopyFlags(), session.keeper.memory, session.warn)
         key = cache_key("bind", digest.hex())
         record = self.session.cache.find(key)
         if record is None or record.layer is None:

@@ -5,14 +5,15 @@
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from layerfs.build.ignore import Matcher, compile_glob
+from layerfs.build.stamp import Stamp
 from layerfs.digest import Digest
-from layerfs.errors import BuildError, InvalidInputError, NotFoundError, system_errors
+from layerfs.errors import BuildError, InvalidInputError, NotFoundError, native_error
+from layerfs.native import Listing
 from layerfs.runtime.beneath import Place
 
 __all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "shown"]
@@ -21,7 +22,6 @@ Names = tuple[bytes, ...]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH = 400
 """Each level is a frame of Python's stack and an open directory."""
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -128,44 +128,70 @@ class Tree:
             return max(found.status.st_mtime_ns for found in self.walk((), os.fstat(self.fd))) // 10**9
         return self.made
 
-    def walk(self, names: Names, status: os.stat_result, exclude: Matcher | None = None) -> Iterator[Found]:
-        """A file and all below it, sorted, a directory before what it has, without what is left out."""
+    def stamp(self, names: Names, exclude: Matcher | None = None) -> Stamp:
+        """What a walk of a directory would come by, all at once."""
+        stamp = Stamp()
+        with Cursor(self.fd) as cursor:
+            self._stamp(stamp, cursor, names, (), exclude)
+        return stamp
+
+    def _stamp(self, stamp: Stamp, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None) -> None:
+        for name in stamp.add(self._list(cursor, names)):
+            here, rel = (*names, name), (*below, name)
+            if self.left_out(here) and not self._reaches(here):
+                continue
+            if not exclude or not _is_excluded(exclude, rel, is_dir=True):
+                self._stamp(stamp, cursor, here, rel, exclude)
+
+    def walk(
+        self, names: Names, status: os.stat_result, exclude: Matcher | None = None, stamp: Stamp | None = None
+    ) -> Iterator[Found]:
+        """A file and all below it, sorted, a directory before what it has, without what is left out. ``stamp`` is told
+        of what is come by."""
         yield Found(names, (), status)
         if stat.S_ISDIR(status.st_mode):
             with Cursor(self.fd) as cursor:
-                yield from self._walk(cursor, names, (), exclude)
+                yield from self._walk(cursor, names, (), exclude, stamp)
 
-    def _walk(self, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None) -> Iterator[Found]:
+    def _list(self, cursor: "Cursor", names: Names) -> Listing:
         if len(names) > _DEPTH:
             raise InvalidInputError(
                 f"{shown(names[:3])}/… in {self.what}: more than {_DEPTH} directories in one another"
             )
-        with system_errors(f"read {shown(names)} in {self.what}"), os.scandir(cursor.at(names)) as entries:
-            # For each file of a context each time: so as little as can be, and what is the same for all before.
-            found = [(entry.name.encode(_ENCODING, _ERRORS), entry.stat(follow_symlinks=False)) for entry in entries]
-        found.sort()
+        try:
+            return Listing(cursor.at(names))
+        except OSError as exc:
+            raise native_error(exc, f"read {shown(names)} in {self.what}") from exc
+
+    def _walk(
+        self, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None, stamp: Stamp | None
+    ) -> Iterator[Found]:
+        listing = self._list(cursor, names)
+        if stamp is not None:
+            stamp.add(listing)
+        # For each file of a context: so as little as can be, and what is the same for all before.
         excluding, ignoring = bool(exclude), bool(self.ignore)
-        for name, status in found:
+        for name, status in sorted(listing):
             here, rel = (*names, name), (*below, name)
             is_dir = stat.S_ISDIR(status.st_mode)
-            if (
-                excluding
-                and exclude
-                and exclude.matches(_text(rel))
-                and not (is_dir and exclude.may_include_below(_text(rel)))
-            ):
+            if excluding and exclude and _is_excluded(exclude, rel, is_dir=is_dir):
                 continue
             if ignoring and self.ignore.matches(_text(here)):
                 if not is_dir or not self._reaches(here):
                     continue
-                inner = list(self._walk(cursor, here, rel, exclude))
+                inner = list(self._walk(cursor, here, rel, exclude, stamp))
                 if inner:  # the directory is only there for what was taken back
                     yield Found(here, rel, status)
                     yield from inner
                 continue
             yield Found(here, rel, status)
             if is_dir:
-                yield from self._walk(cursor, here, rel, exclude)
+                yield from self._walk(cursor, here, rel, exclude, stamp)
+
+
+def _is_excluded(exclude: Matcher, below: Names, *, is_dir: bool) -> bool:
+    text = _text(below)
+    return exclude.matches(text) and not (is_dir and exclude.may_include_below(text))
 
 
 def _text(names: Names) -> str:
@@ -194,13 +220,9 @@ class Cursor:
             self._names.append(name)
         return self._fds[-1]
 
-    def open(self, names: Names) -> int:
-        """A regular file for reading; OSError."""
-        return os.open(names[-1], _FILE, dir_fd=self.at(names[:-1]))
-
-    def readlink(self, names: Names) -> bytes:
-        """The text of a link."""
-        return os.readlink(names[-1], dir_fd=self.at(names[:-1]))
+    def open(self, names: Names, flags: int = _FILE) -> int:
+        """A file, for reading a regular one; OSError."""
+        return os.open(names[-1], flags, dir_fd=self.at(names[:-1]))
 
     def __enter__(self) -> "Cursor":
         return self
