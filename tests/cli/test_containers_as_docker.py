@@ -204,3 +204,42 @@ def test_options_of_the_resolver_by_both_names(layerfs, box):
 def test_an_entry_point_as_a_list(layerfs, box):
     assert layerfs("run", "--rm", "--entrypoint", '["/bin/echo","-n","x"]', "box", "y") == "x y"
     assert "[echo" in layerfs.error("run", "--rm", "--entrypoint", "[echo", "box", code=127)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_cp_to_a_link_writes_where_it_leads(layerfs, box, tmp_path, runs):
+    (tmp_path / "file").write_text("new\n")
+    script = "mkdir /d; echo old > /d/real; ln -s real /d/link; ln -s /d/made /d/dangling; ln -s /d /there"
+    layerfs("run", "--name", "one", "box", "sh", "-c", script)
+    layerfs("commit", "one", "linked")
+    layerfs("rm", "one")
+    layerfs("run" if runs else "create", *(["-d"] if runs else []), "--name", "one", "linked", "sleep", "1000")
+    for target in ("/d/link", "/d/dangling", "/there"):
+        layerfs("cp", tmp_path / "file", f"one:{target}")
+    for name in ("real", "made", "file"):
+        layerfs("cp", f"one:/d/{name}", tmp_path / "back")
+        assert (tmp_path / "back").read_text() == "new\n"
+    layerfs("cp", "one:/d/link", tmp_path)
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "to").symlink_to("kept")
+    layerfs("cp", "one:/d/real", tmp_path / "to")
+    assert (tmp_path / "kept").read_text() == "new\n"
+    assert (tmp_path / "to").is_symlink()
+    layerfs("cp", "one:/there", tmp_path)
+    assert (tmp_path / "there").is_symlink()
+
+
+def test_cp_of_links_that_lead_nowhere(layerfs, box, tmp_path):
+    layerfs("run", "--name", "one", "box", "sh", "-c", "ln -s /not/there /link")
+    layerfs("cp", "one:/link", tmp_path)
+    assert (tmp_path / "link").is_symlink()
+    assert "leads to is not there" in layerfs.error("cp", "-L", "one:/link", tmp_path / "other", code=1)
+
+
+def test_cp_of_all_that_runs_leaves_out_what_is_the_kernels(layerfs, box, tmp_path):
+    layerfs("run", "-d", "--name", "one", "-v", "vol:/vol", "box", "sh", "-c", "echo 1 > /vol/x; exec sleep 1000")
+    until(lambda: layerfs("exec", "one", "ls", "/vol") == "x\n")
+    layerfs("cp", "one:/", tmp_path / "all")
+    assert (tmp_path / "all/vol/x").read_text() == "1\n"
+    for name in ("dev", "proc", "sys"):
+        assert list((tmp_path / "all" / name).iterdir()) == []

@@ -103,7 +103,16 @@ def _archive(tree: Tree, given: str, path: str, follow: bool, name: str | None, 
                 raise InvalidInputError(f"{_what(given, path)}: not a directory")
             from layerfs.containers.tarout import tar_out  # tarfile: most verbs copy nothing
 
-            yield from tar_out(place.parent, place.name, shown, base)
+            yield from tar_out(place.parent, place.name, shown, base, hollow=_kernel_trees(root))
+
+
+def _kernel_trees(root: int) -> frozenset[int]:
+    """Devices of what a runtime mounts in each container, of which a copy of the whole has the directories alone."""
+    found = set()
+    for name in ("dev", "proc", "sys"):
+        with suppress(OSError):
+            found.add(os.stat(name, dir_fd=root, follow_symlinks=False).st_dev)
+    return frozenset(found - {os.fstat(root).st_dev})
 
 
 def put_archive(
@@ -155,7 +164,8 @@ def copy_in(
         name = os.path.basename(os.path.abspath(real)) or "."
         is_dir = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
         base = _base(os.path.abspath(source)).strip("/") or "."
-        directory, shown = _target(_kind_inside(parts, config, path), path, base, is_dir, content, what)
+        kind, end = _end_inside(parts, config, path)
+        directory, shown = _target(kind, end, base, is_dir, content, what)
         from layerfs.containers.tarout import tar_out  # as above
 
         stream = _Stream(tar_out(parent, os.fsencode(name), os.fsencode(shown)))
@@ -170,9 +180,13 @@ def copy_out(
     with system_errors(what):
         status = stat_path(parts, config, given, path)
         content = _wants_content(path)
+        if follow and stat.S_ISLNK(status.mode) and not status.target:
+            raise NotFoundError(f"{what}: it is a link, and what it leads to is not there")
         if status.target and (follow or content):
             path, status = status.target, stat_path(parts, config, given, status.target)
         is_dir = stat.S_ISDIR(status.mode)
+        if os.path.islink(target) and not os.path.isdir(target):  # as docker: the link stays, and gets it
+            target = os.path.realpath(target)
         kind = "dir" if os.path.isdir(target) else "file" if os.path.lexists(target) else "none"
         directory, shown = _target(kind, target, _base(path).strip("/") or ".", is_dir, content, what)
         if not os.path.isdir(directory or "."):
@@ -188,21 +202,23 @@ def copy_out(
             os.close(fd)
 
 
-def _kind_inside(parts: Parts, config: Config, path: str) -> str:
-    """What a target in the container is: dir, file or none."""
+def _end_inside(parts: Parts, config: Config, path: str) -> tuple[str, str]:
+    """What a target in the container is: dir, file or none; and the path of that, where a link leads to it."""
     with opened(parts, config, path) as tree:
-        return tree.run(lambda: _kind(tree))
+        return tree.run(lambda: _end(tree, path))
 
 
-def _kind(tree: Tree) -> str:
+def _end(tree: Tree, path: str) -> tuple[str, str]:
     with tree.root() as (root, inside):
         try:
             with Place(root, inside) as place:
+                # In a mount of a container that does not run paths are another's; links there stay in it.
+                end = os.fsdecode(place.path) if inside == os.fsencode(path) and not path.endswith("/") else path
                 if place.fd is None:
-                    return "none"
-                return "dir" if stat.S_ISDIR(os.fstat(place.fd).st_mode) else "file"
+                    return "none", end
+                return ("dir", path) if stat.S_ISDIR(os.fstat(place.fd).st_mode) else ("file", end)
         except (FileNotFoundError, NotADirectoryError):
-            return "none"
+            return "none", path
 
 
 def _target(kind: str, path: str, base: str, is_dir: bool, content: bool, what: str) -> tuple[str, str]:

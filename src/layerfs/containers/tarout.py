@@ -3,7 +3,7 @@
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 __all__ = ["tar_out"]
@@ -13,19 +13,21 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DEPTH = 2048
 
 
-def tar_out(parent: int, name: bytes, shown: bytes, first_id: int = 0) -> Iterator[bytes]:
+def tar_out(parent: int, name: bytes, shown: bytes, first_id: int = 0, hollow: Collection[int] = ()) -> Iterator[bytes]:
     """``name`` in the directory ``parent``, and all below it, as entries that begin with ``shown``. OSError.
 
-    ``first_id`` is the number by which the host sees the tree's root user.
+    ``first_id`` is the number by which the host sees the tree's root user. Of directories below ``name`` on the devices
+    ``hollow`` there is nothing of what they have.
     """
-    writer = _Writer(first_id)
+    writer = _Writer(first_id, hollow)
     yield from writer.entry(parent, name, shown, 0)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 class _Writer:
-    def __init__(self, first_id: int) -> None:
+    def __init__(self, first_id: int, hollow: Collection[int]) -> None:
         self._first_id = first_id
+        self._hollow = hollow
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entry(self, parent: int, name: bytes, shown: bytes, depth: int) -> Iterator[bytes]:
@@ -54,6 +56,8 @@ class _Writer:
             info.type = tarfile.DIRTYPE
             _add_xattrs(info, fd)
             yield _header(info)
+            if depth and os.fstat(fd).st_dev in self._hollow:
+                return
             for child in sorted(map(os.fsencode, os.listdir(fd))):
                 with suppress(FileNotFoundError):  # it went meanwhile
                     yield from self.entry(fd, child, shown + b"/" + child, depth + 1)
