@@ -1,6 +1,7 @@
 """What docker and buildah take in a Dockerfile beside the plain cases: where others' own suites look."""
 
 import pytest
+import tarbuild as tar
 
 from layerfs.errors import BuildError, InvalidInputError
 
@@ -82,7 +83,9 @@ def test_copy_of_a_url_says_what_takes_it(kit):
 def test_a_trigger_needs_a_stage(kit, jobs, trigger):
     """Of a stage, and of an image, about which nothing is known when the stages are chosen."""
     kit.build(f"FROM box\nONBUILD {trigger}\n", tags=("trigger",))
-    stages = "FROM box AS never\nRUN false\nFROM box AS below\nRUN echo 12 > /in\nFROM below AS src\nRUN echo 3 >> /in\n"
+    stages = (
+        "FROM box AS never\nRUN false\nFROM box AS below\nRUN echo 12 > /in\nFROM below AS src\nRUN echo 3 >> /in\n"
+    )
     for base in ("trigger", "own"):
         kit.build(
             f"{stages}FROM box AS own\nONBUILD {trigger}\n"
@@ -98,3 +101,66 @@ def test_a_stage_that_only_a_trigger_needs_fails(kit, jobs):
     text = "FROM box AS src\nRUN exit 7\nFROM trigger AS one\nFROM trigger\nCOPY --from=one /out /x\n"
     with pytest.raises(BuildError, match=":2: RUN exit 7"):
         kit.build(text, jobs=jobs)
+
+
+def _archive(*members):
+    return tar.archive(*(make(*arguments, mtime=1_600_000_000) for make, *arguments in members))
+
+
+@pytest.mark.parametrize(
+    ("before", "members", "wanted"),
+    [
+        ("mkdir /d && touch /d/old", [(tar.file, "d", b"new")], {"/d": "file"}),
+        ("touch /d", [(tar.directory, "d"), (tar.file, "d/f", b"new")], {"/d": "directory", "/d/f": "file"}),
+        (
+            "mkdir /r && ln -s r /d",
+            [(tar.directory, "d"), (tar.file, "d/f", b"new")],
+            {"/d": "directory", "/d/f": "file"},
+        ),
+        ("mkdir /r && ln -s r /d", [(tar.file, "d/s/f", b"new")], {"/d": "symlink", "/r/s/f": "file"}),
+        ("mkdir -p /d/old", [(tar.symlink, "d", "bin")], {"/d": "symlink"}),
+        (
+            "mkdir /d && ln -s d /l",
+            [(tar.file, "l/f", b"1"), (tar.file, "l/g", b"2")],
+            {"/d/f": "file", "/d/g": "file"},
+        ),
+        ("ln -s nowhere /d", [(tar.file, "d/f", b"new")], {"/d": "directory", "/d/f": "file"}),
+    ],
+)
+def test_what_an_archive_takes_the_place_of(kit, before, members, wanted):
+    kit.build(f"FROM box\nRUN {before}\nADD a.tar /\n", {"a.tar": _archive(*members)})
+    entries = kit.entries()
+    assert {path: entries[path].type for path in wanted} == wanted
+    assert "/d/old" not in entries
+
+
+def test_directories_that_an_archive_implies_stay_as_they_are(kit):
+    text = "FROM box\nRUN mkdir -m 700 /d && chown 5:6 /d && mkdir /e\nADD a.tar /\nADD a.tar /new/\n"
+    files = {"a.tar": _archive((tar.file, "d/f", b"1"), (tar.file, "tmp/g", b"2"), (tar.directory, "e"))}
+    kit.build(text, files)
+    found = kit.stat("/d")
+    assert (found.mode & 0o7777, found.uid, found.gid) == (0o700, 5, 6)
+    assert kit.stat("/tmp").mode & 0o7777 == 0o1777
+    assert kit.stat("/new/d").mode & 0o7777 == 0o755
+    assert kit.read("/d/f") == "1"
+
+
+def test_proxies_in_both_spellings(kit):
+    text = "FROM box\nENV no_proxy=own\nRUN echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy $FTP_PROXY > /f\n"
+    kit.build(text, build_args={"http_proxy": "one", "NO_PROXY": "two", "ftp_proxy": "low", "FTP_PROXY": "high"})
+    assert kit.read("/f") == "one one two own high\n"
+    assert "one" not in str(kit.config()["history"])
+
+
+def test_a_file_that_is_only_in_the_context(kit, monkeypatch):
+    monkeypatch.chdir(kit.place)
+    kit.build(
+        "",
+        {"sub/File": "FROM box\nENV IS=inside\nCOPY . /all/\n", "sub/File.dockerignore": "a\n", "a": "1"},
+        file="sub/File",
+    )
+    assert "IS=inside" in kit.section()["Env"]
+    assert kit.paths("/all") == ["sub", "sub/File", "sub/File.dockerignore"]
+    (kit.place / "File").write_text("FROM box\nENV IS=outside\n")
+    kit.build("", {"File": "FROM box\n"}, file="File")
+    assert "IS=outside" in kit.section()["Env"]

@@ -181,6 +181,10 @@ def _dockerfile(options: BuildOptions, tree: Tree, path: Path | None) -> tuple[b
         raise NotFoundError(f"{options.file or _NAMES[0]}: not in the build context", hint="name another with -f")
     if is_remote(options.file):
         raise InvalidInputError(f"Dockerfile {options.file}: a URL is not taken here")
+    if not os.path.isabs(options.file) and not os.path.exists(options.file):
+        data = read_beneath(tree.fd, os.fsencode(options.file), _FILE_LIMIT)
+        if data is not None:  # where buildah looks then
+            return data, options.file, read_beneath(tree.fd, os.fsencode(f"{options.file}.dockerignore"), _FILE_LIMIT)
     with system_errors(f"read {options.file}"):
         with open(options.file, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):

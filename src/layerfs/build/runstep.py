@@ -75,9 +75,11 @@ def run_step(
             opened.add(each, number)
         if script is not None:
             opened.add_script(args[0], script)
-        proxies = [f"{name}={value}" for name, value in session.given.items() if name in PROXIES]
+        # Programs look for either spelling; only one is given as a rule.
+        given = {name: value for name, value in session.given.items() if name in PROXIES}
+        given = {name.swapcase(): value for name, value in given.items()} | given
         hidden = {entry.partition("=")[0] for entry in env}
-        proxies = [entry for entry in proxies if entry.partition("=")[0] not in hidden]
+        proxies = [f"{name}={value}" for name, value in given.items() if name not in hidden]
         command = Command(
             args=args,
             env=(*proxies, *env, *opened.env),
