@@ -243,3 +243,55 @@ def test_cp_of_all_that_runs_leaves_out_what_is_the_kernels(layerfs, box, tmp_pa
     assert (tmp_path / "all/vol/x").read_text() == "1\n"
     for name in ("dev", "proc", "sys"):
         assert list((tmp_path / "all" / name).iterdir()) == []
+
+
+def test_verbs_on_all_and_on_the_newest(layerfs, box):
+    ids = {name: layerfs("create", "--name", name, "box", "sleep", "1000").strip() for name in ("a1", "b1", "c1")}
+    assert layerfs.lines("start", "--all") == [ids["c1"], ids["b1"], ids["a1"]]
+    assert layerfs("start", "--all") == ""
+    assert layerfs.lines("pause", "-l") == [ids["c1"]]
+    assert layerfs.lines("unpause", "--all") == [ids["c1"]]
+    assert layerfs.lines("kill", "--filter", "name=^b") == [ids["b1"]]
+    assert layerfs.lines("wait", "--latest", "--filter", "name=b") == []
+    assert layerfs("wait", "b1", "--ignore", "nothere") == "137\n-1\n"
+    assert layerfs.lines("kill", "-a", "-s", "KILL") == [ids["c1"], ids["a1"]]
+    assert layerfs("rm", "--filter", "name=a1", "a1", "b1") == "a1\n"
+    layerfs("start", "c1")
+    assert layerfs.lines("stop", "-a", "-t", "0") == [ids["c1"]]
+    assert layerfs.lines("restart", "-t", "0", "--filter", "status=exited", "--filter", "name=c1") == [ids["c1"]]
+    assert layerfs.lines("stop", "-l", "-t", "0") == [ids["c1"]]
+    assert sorted(layerfs.lines("rm", "-a")) == sorted([ids["b1"], ids["c1"]])
+    assert layerfs("rm", "-a") == ""
+    assert "--all goes without names" in layerfs.error("rm", "--all", "a1", code=2)
+    assert "an argument is missing" in layerfs.error("rm", code=2)
+    assert "one container alone" in layerfs.error("start", "-a", "--all", code=125)
+
+
+def test_cidfiles_and_what_is_not_there(layerfs, box, tmp_path):
+    layerfs("create", "--name", "one", "--cidfile", tmp_path / "cid", "box")
+    assert layerfs("rm", "--cidfile", tmp_path / "cid").strip() == (tmp_path / "cid").read_text()
+    assert "cidfile" in layerfs.error("rm", "--cidfile", tmp_path / "none", code=1)
+    for verb in ("rm", "stop"):
+        assert layerfs(verb, "--ignore", "--cidfile", tmp_path / "none", "one") == ""
+    assert "no such container" in layerfs.error("stop", "one", code=1)
+    layerfs("volume", "create", "vol")
+    assert layerfs("container", "exists", "one", code=1) == layerfs("volume", "exists", "vol") == ""
+    layerfs("volume", "exists", "one", code=1)
+
+
+def test_a_forced_removal_that_asks_first(layerfs, box):
+    layerfs(
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "-v",
+        "vol:/v",
+        "box",
+        "sh",
+        "-c",
+        "trap 'echo bye > /v/x; exit' TERM; sleep 1000 & wait",
+    )
+    until(lambda: layerfs("top", "one").count("\n") == 3)
+    layerfs("rm", "-f", "-t", "20", "one")
+    assert layerfs("run", "--rm", "-v", "vol:/v", "box", "cat", "/v/x") == "bye\n"

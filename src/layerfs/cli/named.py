@@ -1,17 +1,20 @@
-"""What verbs do that act on containers one after another."""
+"""What verbs do with what they are given by name: containers one after another; a container or else an image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
-from layerfs.errors import InvalidInputError
+from layerfs.cli.options import Option, one
+from layerfs.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from layerfs.containers import Container
+    from layerfs.layers import View
 
-__all__ = ["each_container", "signal_type"]
+__all__ = ["STOPPING", "container_or_view", "each_container", "signal_type"]
 
 
 def signal_type(text: str) -> int:
@@ -32,3 +35,29 @@ def each_container(context: Context, names: Iterable[str], work: Callable[[Conta
         context.out(f"{name}\n")
 
     return context.each(names, act)
+
+
+STOPPING: list[Option] = [
+    one("-s", "--signal", help="The signal that asks it to end, by name or number", type=signal_type, metavar="signal"),
+    one("-t", "--time", "--timeout", help="Seconds until it is killed, -1: never", type=int, metavar="seconds"),
+]
+"""The options of ``stop`` and ``restart``."""
+
+
+@contextmanager
+def container_or_view(context: Context, text: str) -> Iterator[Container | View]:
+    """A container, or the files of an image or layer where no container has the name; NotFoundError."""
+    store = context.store
+    try:
+        store.database.container(text.removeprefix("/"))
+    except NotFoundError:
+        try:
+            view = store.view(text)
+        except NotFoundError:
+            raise NotFoundError(
+                f"{text}: no such container, image or layer", hint="layerfs ps -a and layerfs images list what there is"
+            ) from None
+        with view:
+            yield view
+    else:
+        yield store.containers.get(text)

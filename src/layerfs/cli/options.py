@@ -126,7 +126,10 @@ class Command:
         most: int | None = None,
         interspersed: bool = True,
         notes: str = "",
+        instead: tuple[str, ...] = (),
     ) -> None:
+        """``instead``: keys of options that stand for the arguments, which need not be there then."""
+        self.instead = frozenset(instead)
         self.usage = usage
         self.options = tuple(options)
         self.least = least
@@ -156,7 +159,7 @@ class Command:
             else:
                 self._short(word, queue, values, given)
         rest.extend(reversed(queue))
-        self._count(rest, title)
+        self._count(rest, title, given)
         return Args(values, rest, frozenset(given))
 
     def _long(self, word: str, queue: list[str], values: dict[str, Any], given: set[str]) -> None:
@@ -209,10 +212,12 @@ class Command:
         )
         return f"did you mean {found[0]}?" if found else None
 
-    def _count(self, rest: list[str], title: str) -> None:
+    def _count(self, rest: list[str], title: str, given: set[str]) -> None:
         if self.most is not None and len(rest) > self.most:
             raise InvalidInputError(f"too many arguments: {' '.join(rest[self.most :])}", hint=self._wanted(title))
-        if len(rest) < self.least:
+        if rest and "all" in given & self.instead:
+            raise InvalidInputError("--all goes without names")
+        if len(rest) < self.least and not given & self.instead:
             raise InvalidInputError("an argument is missing", hint=self._wanted(title))
 
     def _wanted(self, title: str) -> str:
