@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -295,3 +298,34 @@ def test_a_forced_removal_that_asks_first(layerfs, box):
     until(lambda: layerfs("top", "one").count("\n") == 3)
     layerfs("rm", "-f", "-t", "20", "one")
     assert layerfs("run", "--rm", "-v", "vol:/v", "box", "cat", "/v/x") == "bye\n"
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "runc"])
+def test_wait_returns_at_the_end_of_a_run_that_another_follows(layerfs, box, runtime):
+    if runtime == "runc" and shutil.which("runc") is None:
+        pytest.skip("needs the Debian package runc")
+    run = ("run", "-d", "--runtime", runtime, "--restart", "always", "--name")
+    layerfs(*run, "fails", "box", "sh", "-c", "sleep 0.3; exit 9")
+    layerfs(*run, "killed", "box", "sleep", "1000")
+    assert layerfs("wait", "fails", timeout=20) == "9\n"
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "layerfs", "wait", "killed"], stdout=subprocess.PIPE, env=layerfs.environment
+    )
+    time.sleep(0.5)
+    layerfs("kill", "killed")
+    assert waiting.communicate(timeout=20)[0] == b"137\n"
+
+
+def test_how_often_a_health_check_failed(layerfs, box):
+    words = ("--health-cmd", "[ -e /ok ]", "--health-interval", "100ms", "--health-retries", "2")
+    layerfs("run", "-d", "--name", "one", *words, "box", "sleep", "1000")
+    streak = lambda: int(layerfs("inspect", "-f", "{{.State.Health.FailingStreak}}", "one"))  # noqa: E731
+    until(lambda: streak() >= 2)
+    layerfs("exec", "one", "sh", "-c", ": > /ok")
+    until(lambda: streak() == 0)
+
+
+def test_memory_comes_with_as_much_swap(layerfs, box):
+    layerfs("create", "--name", "one", "-m", "64m", "-i", "box")
+    shape = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.Config.StdinOnce}}"
+    assert layerfs("inspect", "-f", shape, "one") == f"{64 << 20} {128 << 20} true\n"

@@ -15,7 +15,7 @@ from layerfs.containers.record import Config, State
 from layerfs.containers.running import clean_up, reap
 from layerfs.containers.starting import limits_of
 from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
-from layerfs.runtime import Cgroup, Identity, read_report, signal_number, signal_process, wait_gone
+from layerfs.runtime import Cgroup, Identity, is_alive, read_report, signal_number, signal_process, wait_gone
 
 __all__ = [
     "current",
@@ -133,8 +133,11 @@ def _wait_or_kill(parts: Parts, config: Config, timeout: float | None) -> None:
             time.sleep(0.001)
 
 
-def wait(parts: Parts, id: str, timeout: float | None = None) -> int:
-    """Wait until a container does not run; its exit code, at once when it does not. TimeoutError."""
+def wait(parts: Parts, id: str, timeout: float | None = None, *, run: bool = False) -> int:
+    """Wait until a container does not run; its exit code, at once when it does not. TimeoutError.
+
+    ``run``: the end of the run that it is in, or that comes next, is enough, whatever its restart policy does then.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else deadline - time.monotonic()
@@ -150,12 +153,24 @@ def wait(parts: Parts, id: str, timeout: float | None = None) -> int:
         if state.status not in LIVE:
             return state.exit_code
         if state.supervised:
-            code = wait_supervised(parts, id, left)
+            code = _wait_run(parts, id, left) if run else wait_supervised(parts, id, left)
             if code is not None:
                 return code
         elif state.process is not None:
             wait_gone(state.process, left)
         time.sleep(0.001)
+
+
+def _wait_run(parts: Parts, id: str, timeout: float | None) -> int | None:
+    """Wait for the end of one run; its exit code, None when it does not run now, or nobody keeps it any more."""
+    report = read_report(parts.directory(id))
+    process = report.process if report is not None else None
+    if process is None or not wait_gone(process, timeout):
+        return None
+    while report is not None and report.process == process and is_alive(report.keeper):
+        time.sleep(0.001)
+        report = read_report(parts.directory(id))
+    return report.exit_code if report is not None and report.process != process else None
 
 
 def _stop_signal(config: Config) -> int:

@@ -141,9 +141,10 @@ class Container(ContainerContents):
         actions.kill(self._parts, self.config, number)
         self._event("kill", signal=str(number))
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until it does not run; its exit code. TimeoutError after ``timeout`` seconds."""
-        code = actions.wait(self._parts, self.id, timeout)
+    def wait(self, timeout: float | None = None, *, run: bool = False) -> int:
+        """Wait until it does not run, or with ``run`` for the end of this run alone, which its restart policy may let
+        another one follow; its exit code. TimeoutError after ``timeout`` seconds."""
+        code = actions.wait(self._parts, self.id, timeout, run=run)
         with suppress(NotFoundError):
             self.refresh()
         return code

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State
 from layerfs.metadata import ContainerRow
+from layerfs.runtime import read_report
 
 __all__ = ["inspect_container", "time_text"]
 
@@ -27,7 +29,7 @@ def inspect_container(parts: Parts, row: ContainerRow, config: Config, state: St
         "Created": time_text(row.created),
         "Path": config.args[0],
         "Args": list(config.args[1:]),
-        "State": _state(state),
+        "State": _state(state) | _health(directory, state),
         "Image": config.image_id,
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
@@ -61,11 +63,14 @@ def _state(state: State) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": time_text(state.started),
         "FinishedAt": time_text(state.finished),
-    } | _health(state)
+    }
 
 
-def _health(state: State) -> dict[str, Any]:
-    return {"Health": {"Status": state.health}} if state.health != "none" else {}
+def _health(directory: Path, state: State) -> dict[str, Any]:
+    if state.health == "none":
+        return {}
+    report = read_report(directory)
+    return {"Health": {"Status": state.health, "FailingStreak": report.health_failures if report is not None else 0}}
 
 
 def _config(config: Config) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def _config(config: Config) -> dict[str, Any]:
         **{f"Attach{name.capitalize()}": name in options.attach for name in ("stdin", "stdout", "stderr")},
         "Tty": options.tty,
         "OpenStdin": options.interactive,
+        "StdinOnce": options.interactive,
         "Env": [word for word in section.get("Env") or [] if "=" in word],
         "Cmd": section.get("Cmd"),
         "Entrypoint": section.get("Entrypoint"),
@@ -124,7 +130,7 @@ def _host_config(config: Config) -> dict[str, Any]:
         "GroupAdd": list(options.group_add) or None,
         "SecurityOpt": list(options.security_opt) or None,
         "Memory": options.memory or 0,
-        "MemorySwap": options.memory_swap or 0,
+        "MemorySwap": options.memory_swap if options.memory_swap is not None else 2 * (options.memory or 0),
         "MemoryReservation": options.memory_reservation or 0,
         "NanoCpus": round((options.cpus or 0) * 1e9),
         "CpuShares": options.cpu_shares or 0,

@@ -22,7 +22,7 @@ def run(args: Args, context: Context) -> int:
 
     def wait(name: str) -> None:
         try:
-            code = context.store.containers.get(name).wait()
+            code = context.store.containers.get(name).wait(run=True)
         except NotFoundError:
             if not args.ignore:
                 raise
