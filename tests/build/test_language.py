@@ -164,3 +164,40 @@ def test_a_file_that_is_only_in_the_context(kit, monkeypatch):
     (kit.place / "File").write_text("FROM box\nENV IS=outside\n")
     kit.build("", {"File": "FROM box\n"}, file="File")
     assert "IS=outside" in kit.section()["Env"]
+
+
+def test_heredocs_with_a_blank_before_the_name(kit):
+    kit.build(
+        "FROM box\nRUN << EOF\necho 1 > /a\nEOF\nRUN cat <<- END > /b\n\t2\n\tEND\nCOPY <<  text /c/\n3\ntext\n"
+        "RUN echo $((1 << 2)) > /d\nRUN <<'one two'\necho 4 > /e\none two\nRUN <<it\\'s\necho 5 > /f\nit's\n"
+    )
+    assert [kit.read(path) for path in ("/a", "/b", "/c/text", "/d", "/e", "/f")] == [
+        "1\n",
+        "2\n",
+        "3\n",
+        "4\n",
+        "4\n",
+        "5\n",
+    ]
+
+
+def test_the_type_of_a_mount_in_a_variable(kit):
+    text = "FROM box\nARG KIND=cache\nENV WHERE=/one\nRUN --mount=type=$KIND,id=c,target=$WHERE echo 1 > /one/f\n"
+    kit.build(f"{text}RUN --mount=type=cache,id=c,target=/two cp /two/f /f\n")
+    assert kit.read("/f") == "1\n"
+    with pytest.raises(InvalidInputError, match=r":4: .*unknown type 'other'"):
+        kit.build(text, build_args={"KIND": "other"})
+
+
+@pytest.mark.parametrize("line", ["COPY --from=$A /f /", "RUN --mount=from=$A,target=/x true"])
+def test_from_takes_no_variables(kit, line):
+    with pytest.raises(InvalidInputError, match=r":3: .*from takes no variables") as caught:
+        kit.build(f"FROM box\nARG A=box\n{line}\n")
+    assert caught.value.hint == "name a stage: FROM $NAME AS name"
+
+
+def test_a_command_that_is_taken_back(kit):
+    kit.build('FROM box\nENTRYPOINT ["/a"]\nCMD ["b"]\nENTRYPOINT\n')
+    assert (kit.section().get("Entrypoint"), kit.section().get("Cmd")) == (None, ["b"])
+    kit.build('FROM box\nENTRYPOINT ["/a"]\nCMD\n')
+    assert (kit.section().get("Entrypoint"), kit.section().get("Cmd")) == (["/a"], None)

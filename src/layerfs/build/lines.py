@@ -123,28 +123,36 @@ def _instructions(lines: Sequence[str], at: int, escape: str, file: str) -> Iter
         whole = "".join(pieces).strip()
         if not whole:
             continue
+        whole, heredocs, at = _heredocs(whole, lines, at, escape, file, start + 1)
         written, _, rest = whole.partition(" ") if " " in whole.split("\t", 1)[0] else whole.partition("\t")
-        heredocs, at = _heredocs(whole, lines, at, escape, file, start + 1)
         text = whole + "".join(f"\n{each.text}{each.name}" for each in heredocs)
         yield Line(written.upper(), rest.strip(), start + 1, at, text, tuple(heredocs), tuple(blanks), written)
 
 
 def _heredocs(
     whole: str, lines: Sequence[str], at: int, escape: str, file: str, number: int
-) -> tuple[list[Heredoc], int]:
-    """The texts that an instruction announces, which follow it in the same order."""
+) -> tuple[str, list[Heredoc], int]:
+    """The texts that an instruction announces, which follow it in the same order, and the instruction with their names
+    behind ``<<`` without a blank. With one it may as well be a shift: what it is then, the line that ends it tells."""
     words = whole.split(None, 2)
     if words and words[0].upper() == "ONBUILD":
         words = words[1:]
     if not words or words[0].upper() not in _TAKES_HEREDOCS or "<<" not in whole:
-        return [], at
+        return whole, [], at
     found = []
-    for word in split_words(whole, escape):
+    parts = split_words(whole, escape)
+    for word, following in zip(parts, [*parts[1:], ""], strict=True):
         match = _HEREDOC.fullmatch(word)
-        name = match[3] if match else ""
-        if match is None or not name:
+        if match is None:
             continue
-        bare = re.sub(r"""["'\\]""", "", name)
+        name = match[3] or following
+        bare = re.sub(r"""\\(.)|["']""", lambda each: each[1] or "", name)
+        if not match[3]:
+            ends = (line.lstrip("\t") if match[2] else line for line in lines[at:])
+            if name.startswith("-") or "<" in name or bare not in ends:
+                continue
+            gap = re.search(rf"(?<={re.escape(word)})\s+(?={re.escape(name)})", whole)
+            whole = whole[: gap.start()] + whole[gap.end() :] if gap else whole
         if not bare:
             continue
         body: list[str] = []
@@ -159,5 +167,6 @@ def _heredocs(
                 break
             body.append(line.lstrip("\t") if chomp else line)
         text = "".join(f"{line}\n" for line in body)
-        found.append(Heredoc(bare, text, bare == name, chomp, match[1]))
-    return found, at
+        expand = re.search(r"""["']""", re.sub(r"\\.", "", name)) is None
+        found.append(Heredoc(bare, text, expand, chomp, match[1]))
+    return whole, found, at
