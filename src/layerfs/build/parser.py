@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:  # on the way to an error
     difflib = LateModule("difflib")
 
-__all__ = ["INSTRUCTIONS", "json_form", "parse", "parse_instruction"]
+__all__ = ["INSTRUCTIONS", "json_form", "parse", "parse_instruction", "parse_mount"]
 
 _META = (
     "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL",
@@ -79,6 +79,14 @@ def parse_instruction(line: Line, file: str, escape: str = "\\") -> Instruction:
 _T = TypeVar("_T")
 
 
+def parse_mount(text: str) -> Mount:
+    """What ``RUN --mount=`` says; InvalidInputError with the reason alone."""
+    try:
+        return _mount(text)
+    except _Problem as exc:
+        raise InvalidInputError(str(exc), hint=exc.hint) from None
+
+
 def _located(file: str, line: Line, make: Callable[[Line], _T]) -> _T:
     try:
         return make(line)
@@ -91,7 +99,7 @@ def _instruction(line: Line, escape: str) -> Instruction:
         close = difflib.get_close_matches(line.word, INSTRUCTIONS, 1)
         hint = f"did you mean {close[0]}?" if close else "known are " + ", ".join(sorted(INSTRUCTIONS))
         raise _Problem(f"unknown instruction {line.word}", hint)
-    if not line.rest:
+    if not line.rest and line.word not in ("CMD", "ENTRYPOINT"):
         raise _Problem(f"{line.word} needs an argument")
     if line.word == "ARG":
         return Arg(line, tuple(_arg(word) for word in split_words(line.rest, escape)))
@@ -173,6 +181,10 @@ def _mount(text: str) -> Mount:
             raise _Problem(f"--mount={text}: {part.strip()!r} is not of the form name=value")
         else:
             options[name] = value if sign else "true"
+    if "$" in options.get("from", ""):
+        raise _Problem(f"--mount={text}: from takes no variables", "name a stage: FROM $NAME AS name")
+    if "$" in kind:
+        return Mount(kind, options)  # the rest when it is known
     if kind not in _MOUNTS:
         raise _Problem(f"--mount={text}: unknown type {kind!r}", "known are " + ", ".join(_MOUNTS))
     # ``ro`` of a bind and ``rw`` of a cache say what is so anyway.
@@ -221,6 +233,8 @@ def _copy(line: Line) -> Copy:
         raise _Problem("a heredoc cannot be the destination")
     if line.word == "COPY" and _last(flags, "from") == "":
         raise _Problem("--from is empty")
+    if "$" in (_last(flags, "from") or ""):
+        raise _Problem("--from takes no variables", "name a stage: FROM $NAME AS name")
     unpack = [_switch(name, value) for name, value in flags if name == "unpack"]
     return Copy(
         line,

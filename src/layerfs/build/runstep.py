@@ -18,6 +18,7 @@ from layerfs.build.cachemounts import CacheMounts
 from layerfs.build.copying import CopyFlags, Source, gather, known_content, lay_out, write_layer
 from layerfs.build.copystep import keep_layer
 from layerfs.build.instructions import Mount, Run
+from layerfs.build.parser import parse_mount
 from layerfs.build.plan import PROXIES
 from layerfs.build.running import Command
 from layerfs.build.secrets import agent_socket, secret_value
@@ -27,6 +28,7 @@ from layerfs.build.tree import Cursor, Names, Tree
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NativeError, NotFoundError, system_errors
 from layerfs.runtime import MountSpec
+from layerfs.variables import split_words
 
 __all__ = ["run_step"]
 
@@ -102,7 +104,7 @@ def _arguments(state: StageState, run: Run) -> tuple[tuple[str, ...], str | None
     text = run.args[0]
     heredocs = run.line.heredocs
     if heredocs:
-        alone = len(heredocs) == 1 and text.startswith("<<") and len(text.split()) == 1
+        alone = len(heredocs) == 1 and text.startswith("<<") and len(split_words(text, state.escape)) == 1
         if alone and heredocs[0].text.startswith("#!"):
             return (f"{_SCRIPTS}/{heredocs[0].name}",), heredocs[0].text
         text = heredocs[0].text if alone else "\n".join([text, *(each.text + each.name for each in heredocs)])
@@ -111,6 +113,10 @@ def _arguments(state: StageState, run: Run) -> tuple[tuple[str, ...], str | None
 
 def _wanted(session: Session, state: StageState, mount: Mount, stage: int, number: int) -> _Wanted:
     options = {name: state.expand(value) for name, value in mount.options.items()}
+    if "$" in mount.type:
+        words = {"type": state.expand(mount.type), **options}
+        mount = parse_mount(",".join(f"{name}={value}" for name, value in words.items()))
+        options = mount.options
     target = options.get("target", "")
     if mount.type == "secret" and not target and not options.get("env"):
         target = f"{_SECRETS}/{options['id']}"
