@@ -225,7 +225,7 @@ class _Editor:
         self.section["Healthcheck"] = {"Test": test, **options}
 
     def _command(self, rest: str) -> list[str]:
-        words = json_words(rest)
+        words = json_words(rest) if rest else []  # nothing at all takes back what there was
         if words is None:
             return [*(self.section.get("Shell") or ["/bin/sh", "-c"]), rest]
         return words
