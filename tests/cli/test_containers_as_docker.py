@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from .test_lifecycle import until
 
 pytestmark = pytest.mark.root
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def test_a_limit_of_0_is_none(layerfs, box):
@@ -329,3 +332,30 @@ def test_memory_comes_with_as_much_swap(layerfs, box):
     layerfs("create", "--name", "one", "-m", "64m", "-i", "box")
     shape = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.Config.StdinOnce}}"
     assert layerfs("inspect", "-f", shape, "one") == f"{64 << 20} {128 << 20} true\n"
+
+
+@pytest.mark.parametrize("runtime", ["builtin", "runc"])
+def test_quota_and_period_of_processors(layerfs, box, runtime):
+    if runtime == "runc" and shutil.which("runc") is None:
+        pytest.skip("needs the Debian package runc")
+    words = ("--cpu-period=50000", "--cpu-quota=8000", "box", "sleep", "1000")
+    id = layerfs("run", "-d", "--runtime", runtime, "--name", "one", *words).strip()
+    files = [path for name in ("cfs_quota_us", "cfs_period_us", "max") for path in CGROUPS.rglob(f"{id}/cpu.{name}")]
+    shown = lambda: [word for path in files for word in path.read_text().split()]  # noqa: E731
+    assert shown() == ["8000", "50000"]
+    assert layerfs("inspect", "-f", "{{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}}", "one") == "50000 8000\n"
+    layerfs("update", "--cpu-quota", "9000", "one")
+    assert shown() == ["9000", "50000"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus=1", "--cpu-quota=2000"], "cannot go with"),
+        (["--cpus=1", "--cpu-period=2000"], "cannot go with"),
+        (["--cpu-period=999"], "out of range"),
+        (["--cpu-quota=10"], "out of range"),
+    ],
+)
+def test_quotas_that_cannot_be(layerfs, box, words, said):
+    assert said in layerfs.error("create", *words, "box", code=125)

@@ -60,6 +60,8 @@ _LIMITS = (
     many("--cap-add", help="Give it a capability", metavar="capability"),
     many("--cap-drop", help="Take a capability", metavar="capability"),
     one("--cgroup-parent", help="Put it below this cgroup", metavar="path"),
+    one("--cpu-period", help="The period that --cpu-quota is of", metavar="microseconds"),
+    one("--cpu-quota", help="How much time of CPUs it may use in a period", metavar="microseconds"),
     one("-c", "--cpu-shares", help="Its weight against others", metavar="shares"),
     one("--cpus", help="How many CPUs it may use", metavar="number"),
     one("--cpuset-cpus", help="Which CPUs it may use", metavar="list"),
@@ -90,7 +92,7 @@ def _refused(*names: str, switch: bool = False) -> Option:
 # Known, so that their values are not taken for the image, and refused by their names.
 _REFUSED = (
     *(_refused(name) for name in (
-        "--annotation", "--blkio-weight", "--cpu-period", "--cpu-quota", "--cpu-rt-period", "--cpu-rt-runtime",
+        "--annotation", "--blkio-weight", "--cpu-rt-period", "--cpu-rt-runtime",
         "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
         "--device-write-iops", "--expose", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",

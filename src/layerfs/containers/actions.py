@@ -249,8 +249,8 @@ def update(parts: Parts, config: Config, changes: dict[str, Any]) -> Config:
     UnsupportedError for what cannot be changed.
     """
     known = {
-        "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids_limit",
-        "restart",
+        "memory", "memory_swap", "memory_reservation", "cpus", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus",
+        "cpuset_mems", "pids_limit", "restart",
     }  # fmt: skip
     for name in changes:
         if name not in known:

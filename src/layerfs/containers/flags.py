@@ -28,9 +28,9 @@ _PLAIN = (
 )  # fmt: skip
 _BOOLEAN = ("tty", "interactive", "init", "read_only", "privileged")
 _LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop", "security_opt")
-_NUMBERS = ("stop_timeout", "cpu_shares", "pids_limit", "oom_score_adj")
+_NUMBERS = ("stop_timeout", "cpu_period", "cpu_quota", "cpu_shares", "pids_limit", "oom_score_adj")
 _SIZES = ("memory", "memory_reservation", "shm_size")
-_NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_shares")
+_NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_period", "cpu_quota", "cpu_shares")
 _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "volumes_from", "mount", "tmpfs", "device",
     "network",
@@ -42,7 +42,7 @@ _REFUSED = (
     "publish", "publish_all", "expose", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
-    "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
+    "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
 )  # fmt: skip
 
 FLAGS = frozenset((*_PLAIN, *_BOOLEAN, *_LISTS, *_NUMBERS, *_SIZES, *_OTHERS, *_REFUSED))
@@ -70,6 +70,8 @@ def create_options(image: str, args: Sequence[str] = (), flags: Mapping[str, Any
     for name in _NONE_IS_ZERO:  # as with docker; a tmpfs of size 0 would have no limit
         if fields.get(name) == 0:
             del fields[name]
+    if fields.get("cpu_quota") == -1:
+        del fields["cpu_quota"]
     if "host-gateway" in str(given.get("add_host")) and "none" in (given.get("network"), given.get("net")):
         raise UnsupportedError("option --add-host host-gateway: not offered without a network")
     fields |= _process(given) | _view(given) | _limits(given)

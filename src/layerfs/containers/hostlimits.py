@@ -9,6 +9,8 @@ from layerfs.errors import InvalidInputError
 __all__ = ["check_limits"]
 
 _SHARES = (2, 262_144)  # of cgroup v1; both versions take them
+_PERIOD = (1000, 1_000_000)  # microseconds; so are the next
+_QUOTA = (1000, 2**53)
 _OOM = (-1000, 1000)
 
 
@@ -21,6 +23,10 @@ def check_limits(options: CreateOptions) -> None:
         raise InvalidInputError("option --memory-swap: less than --memory")
     if reservation is not None and memory is not None and reservation > memory:
         raise InvalidInputError("option --memory-reservation: more than --memory")
+    if options.cpus is not None and (options.cpu_period is not None or options.cpu_quota is not None):
+        raise InvalidInputError("option --cpus: it cannot go with --cpu-period and --cpu-quota")
+    _check_range("--cpu-period", options.cpu_period, *_PERIOD)
+    _check_range("--cpu-quota", options.cpu_quota, *_QUOTA)
     _check_range("--cpu-shares", options.cpu_shares, *_SHARES)
     _check_range("--oom-score-adj", options.oom_score_adj, *_OOM)
     count = os.cpu_count() or 1

@@ -97,7 +97,7 @@ def _config(config: Config) -> dict[str, Any]:
 def _host_config(config: Config) -> dict[str, Any]:
     options = config.options
     binds = [use for use in config.mounts if use.option.type == "bind"]
-    limits = {"CpuPeriod": 0, "CpuQuota": 0, "KernelMemory": 0, "MemorySwappiness": None, "OomKillDisable": False}
+    limits = {"KernelMemory": 0, "MemorySwappiness": None, "OomKillDisable": False}
     return limits | {
         "Binds": [f"{use.source}:{use.option.target}{':ro' if use.option.readonly else ''}" for use in binds] or None,
         "LogConfig": _log_config(options),
@@ -133,6 +133,8 @@ def _host_config(config: Config) -> dict[str, Any]:
         "MemorySwap": options.memory_swap if options.memory_swap is not None else 2 * (options.memory or 0),
         "MemoryReservation": options.memory_reservation or 0,
         "NanoCpus": round((options.cpus or 0) * 1e9),
+        "CpuPeriod": options.cpu_period or 0,
+        "CpuQuota": options.cpu_quota or 0,
         "CpuShares": options.cpu_shares or 0,
         "CpusetCpus": options.cpuset_cpus or "",
         "CpusetMems": options.cpuset_mems or "",

@@ -118,6 +118,8 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     memory_swap: int | None = None  # memory and swap together; -1: unlimited
     memory_reservation: int | None = None
     cpus: float | None = None
+    cpu_period: int | None = None  # microseconds
+    cpu_quota: int | None = None  # of them, in a period; instead of cpus
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None

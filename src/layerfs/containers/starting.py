@@ -107,11 +107,15 @@ def limits_of(options: CreateOptions) -> Limits:
     swap = options.memory_swap
     if swap is None and options.memory is not None:
         swap = 2 * options.memory  # as docker: as much swap as memory
+    cpus = options.cpus
+    if options.cpu_quota is not None:
+        cpus = options.cpu_quota / (options.cpu_period or 100_000)
     return Limits(
         memory=options.memory,
         memory_swap=swap,
         memory_reservation=options.memory_reservation,
-        cpus=options.cpus,
+        cpus=cpus,
+        cpu_period=options.cpu_period,
         cpu_shares=options.cpu_shares,
         cpuset_cpus=options.cpuset_cpus,
         cpuset_mems=options.cpuset_mems,

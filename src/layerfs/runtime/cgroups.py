@@ -20,7 +20,6 @@ __all__ = ["Cgroup", "Usage", "roots_in"]
 import msgspec
 
 _WANTED = ("freezer", "memory", "pids", "cpu", "cpuacct", "cpuset", "blkio")
-_PERIOD = 100_000
 _FREEZE_SECONDS = 10.0
 
 
@@ -275,11 +274,13 @@ def _settings(limits: Limits, *, version2: bool) -> Iterator[tuple[str, str, str
     if limits.memory_reservation is not None:
         name = "memory.low" if version2 else "memory.soft_limit_in_bytes"
         yield "memory", name, str(limits.memory_reservation)
-    if limits.cpus is not None and version2:
-        yield "cpu", "cpu.max", f"{round(limits.cpus * _PERIOD)} {_PERIOD}"
-    elif limits.cpus is not None:
-        yield "cpu", "cpu.cfs_period_us", str(_PERIOD)
-        yield "cpu", "cpu.cfs_quota_us", str(round(limits.cpus * _PERIOD))
+    if limits.cpu_times is not None:
+        quota, period = limits.cpu_times
+        if version2:
+            yield "cpu", "cpu.max", f"{'max' if quota is None else quota} {period}"
+        else:
+            yield "cpu", "cpu.cfs_period_us", str(period)
+            yield "cpu", "cpu.cfs_quota_us", str(-1 if quota is None else quota)
     if limits.cpu_shares is not None and version2:
         # The conversion of the OCI runtimes: 2..262144 to 1..10000.
         yield "cpu", "cpu.weight", str(1 + (max(2, limits.cpu_shares) - 2) * 9999 // 262142)

@@ -156,12 +156,13 @@ def _resources(spec: RunSpec) -> dict[str, Any]:
         "swap": limits.memory_swap,
         "reservation": limits.memory_reservation,
     }
+    quota, period = limits.cpu_times or (None, None)
     cpu = {
         "shares": limits.cpu_shares,
         "cpus": limits.cpuset_cpus,
         "mems": limits.cpuset_mems,
-        "period": 100_000 if limits.cpus is not None else None,
-        "quota": round(limits.cpus * 100_000) if limits.cpus is not None else None,
+        "period": period,
+        "quota": quota,
     }
     resources: dict[str, Any] = {"devices": devices}
     for name, values in (("memory", memory), ("cpu", cpu)):

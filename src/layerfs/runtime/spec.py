@@ -18,6 +18,8 @@ __all__ = [
     "command_failure",
 ]  # fmt: skip
 
+_PERIOD = 100_000
+
 
 class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of a container. ``source`` is a path of the host for a bind, or for the built-in launcher a detached
@@ -55,18 +57,28 @@ class DeviceSpec(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container may use; None: no limit of its own. Bytes; ``cpus`` in processors."""
+    """What a container may use; None: no limit of its own. Bytes; ``cpus`` in processors, of which each ``cpu_period``
+    microseconds (None: the usual) counts by itself."""
 
     memory: int | None = None
     memory_swap: int | None = None
     memory_reservation: int | None = None
     cpus: float | None = None
+    cpu_period: int | None = None
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids: int | None = None
     ulimits: tuple[tuple[str, int, int], ...] = ()
     oom_score_adj: int | None = None
+
+    @property
+    def cpu_times(self) -> tuple[int | None, int] | None:
+        """Microseconds of processor time (None: any) in a period of microseconds; None when neither is limited."""
+        if self.cpus is None and self.cpu_period is None:
+            return None
+        period = self.cpu_period or _PERIOD
+        return (round(self.cpus * period) if self.cpus is not None else None), period
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):

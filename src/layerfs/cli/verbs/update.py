@@ -11,6 +11,8 @@ from layerfs.errors import InvalidInputError
 __all__ = ["COMMAND", "run"]
 
 _NAMES = (
+    "cpu_period",
+    "cpu_quota",
     "cpu_shares",
     "cpus",
     "cpuset_cpus",
