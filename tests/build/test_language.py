@@ -201,3 +201,24 @@ def test_a_command_that_is_taken_back(kit):
     assert (kit.section().get("Entrypoint"), kit.section().get("Cmd")) == (None, ["b"])
     kit.build('FROM box\nENTRYPOINT ["/a"]\nCMD\n')
     assert (kit.section().get("Entrypoint"), kit.section().get("Cmd")) == (["/a"], None)
+
+
+def test_several_archives_need_no_slash(kit):
+    files = {f"{name}.tar": _archive((tar.file, name, b"1")) for name in ("one", "two")}
+    kit.build("FROM box\nADD *.tar /new\n", files)
+    assert kit.paths("/new") == ["one", "two"]
+
+
+def test_arguments_stand_in_history_where_they_were_first(kit):
+    kit.build("FROM box\nARG b=1\nARG a=2\nARG b=3\nRUN true\n")
+    assert kit.config()["history"][-1]["created_by"] == "RUN |2 b=3 a=2 /bin/sh -c true"
+
+
+@pytest.mark.parametrize(
+    ("chmod", "wanted"), [("g=u", 0o664), ("o=g,g-u", 0o604), ("a=u", 0o666), ("go+u", 0o666), ("u=g,+x", 0o555)]
+)
+def test_modes_taken_from_others(kit, chmod, wanted):
+    kit.write({"a": "1"})
+    (kit.context / "a").chmod(0o644)
+    kit.build(f"FROM scratch\nCOPY --chmod={chmod} a /\n")
+    assert kit.stat("/a").mode & 0o7777 == wanted

@@ -58,7 +58,7 @@ def copy_step(
         return found.layer, found.created, True
     tree = session.source(copy.from_, stage) if copy.from_ is not None else session.context
     sources = _sources(session, state, copy, words, tree, checksum, dest)
-    if len(sources) > 1 and not dest.endswith("/") and not any(each.spread for each in sources):
+    if len(sources) > 1 and not dest.endswith("/") and not any(each.spread or each.unpack for each in sources):
         _require_directory(session, copy, stack, dest)
     memory = session.keeper.memory
     known = known_content(sources, flags, memory, session.warn) if use_cache else None

@@ -13,8 +13,10 @@ from layerfs.snapshots import SnapshotStore
 __all__ = ["Chmod", "parse_chmod", "resolve_chown", "resolve_owner"]
 
 Chmod = Callable[[int], int]
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*)+)")
+_ACTION = r"[-+=](?:[ugo]|[rwxXst]*)"
+_CLAUSE = re.compile(rf"([ugoa]*)((?:{_ACTION})+)")
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
+_SHIFT = {"u": 6, "g": 3, "o": 0}
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
 _HIGHEST = 2**31 - 1
 
@@ -31,7 +33,7 @@ def parse_chmod(text: str) -> Chmod:
         (match[1] or "a", action[0], action[1:])
         for match in clauses
         if match is not None
-        for action in re.findall(r"[-+=][rwxXst]*", match[2])
+        for action in re.findall(_ACTION, match[2])
     ]
 
     def change(mode: int) -> int:
@@ -48,7 +50,9 @@ def _change(mode: int, who: str, action: str, letters: str) -> int:
         reach |= _WHO[letter]
     bits = 0
     for letter in letters:
-        if letter in _BITS:
+        if letter in _SHIFT:  # what others have now
+            bits |= (mode >> _SHIFT[letter] & 0o7) * 0o111
+        elif letter in _BITS:
             bits |= _BITS[letter]
         elif letter == "X":
             bits |= 0o111 if stat.S_ISDIR(mode) or mode & 0o111 else 0

@@ -35,7 +35,7 @@ class StageState:
         self.section: dict[str, Any] = {"Env": [_PATH], "WorkingDir": "/"}
         self.history: list[dict[str, Any]] = []
         self.arguments: dict[str, str] = {}
-        """Values of ARGs, in the order of their lines."""
+        """Values of ARGs, in the order of the lines that name them first."""
         self.cmd_set = False
         self.created: str | None = None
         """When the last layer was made; entries of history without a layer take it too."""
@@ -88,7 +88,6 @@ class StageState:
         else:
             value = outer.get(name)
         if value is not None:
-            self.arguments.pop(name, None)
             self.arguments[name] = value
         return value
 
