@@ -27,7 +27,7 @@ _MAGIC = (
     (b"\x04\x22\x4d\x18", "lz4"),
 )
 _INPUT = 256 << 10
-_FIRST_STEP, _LARGEST_STEP = 512, 64 << 10  # of input at once; so pieces come out that the allocator reuses
+_FIRST_STEP, _LARGEST_STEP = 512, 128 << 10  # of input at once; so pieces come out that the allocator reuses
 _SMALL = 16 << 10
 _ZEROS = re.compile(rb"\0*")
 _ZSTD_WINDOW_LOG = 27
