@@ -360,3 +360,21 @@ def test_quota_and_period_of_processors(layerfs, box, runtime):
 )
 def test_quotas_that_cannot_be(layerfs, box, words, said):
     assert said in layerfs.error("create", *words, "box", code=125)
+
+
+def test_ports_that_are_noted(layerfs, box):
+    layerfs("create", "--name", "one", "--expose", "80", "--expose", "90-91/udp", "box")
+    layerfs("commit", "one", "exposing")
+    for what in ("one", "exposing"):
+        assert sorted(layerfs.json("inspect", what)[0]["Config"]["ExposedPorts"]) == ["80/tcp", "90/udp", "91/udp"]
+    assert "option --expose: '80000'" in layerfs.error("create", "--expose", "80000", "box", code=125)
+
+
+def test_replacing_a_container(layerfs, box):
+    first = layerfs("run", "-d", "--name", "one", "box", "sleep", "1000")
+    second = layerfs("create", "--replace", "--name", "one", "box").strip()
+    assert first != second
+    assert layerfs.lines("ps", "-aq", "--no-trunc") == [second]
+    assert layerfs("run", "--rm", "--replace", "--name", "/one", "box", "echo", "hi") == "hi\n"
+    assert layerfs("ps", "-aq") == ""
+    assert "--name" in layerfs.error("run", "--replace", "box", code=125)

@@ -42,6 +42,7 @@ _PLACE = (
     many("--dns-opt", "--dns-option", help="An option of the resolver", metavar="option"),
     many("--dns-search", help="Search names in this domain", metavar="domain"),
     one("--domainname", help="Its domain name", metavar="name"),
+    many("--expose", help="Note a port that it listens on", metavar="port[/protocol]"),
     one("-h", "--hostname", help="Its host name", metavar="name"),
     one("--ipc", help="Its IPC namespace: private or host", metavar="kind"),
     many("--mount", help="Mount a path, volume, tmpfs or image", metavar="type=TYPE,..."),
@@ -80,6 +81,7 @@ _GENERAL = (
     one("--cidfile", help="Write its ID to this file", metavar="FILE"),
     one("--name", help="Its name", metavar="name"),
     one("--platform", help="Take the image for this platform", metavar="os/arch[/variant]"),
+    flag("--replace", help="Remove the container that has its name first"),
     flag("--rm", help="Remove it when it ends"),
     one("--runtime", help="auto, builtin, crun, runc, or the path of one", metavar="runtime"),
 )
@@ -94,7 +96,7 @@ _REFUSED = (
     *(_refused(name) for name in (
         "--annotation", "--blkio-weight", "--cpu-rt-period", "--cpu-rt-runtime",
         "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
-        "--device-write-iops", "--expose", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
+        "--device-write-iops", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",
         "--volume-driver",
     )),
@@ -105,7 +107,7 @@ _REFUSED = (
 
 RUN_OPTIONS = (*_PROCESS, *_PLACE, *_LIMITS, *_GENERAL, *_REFUSED)
 
-_OWN = ("cidfile",)
+_OWN = ("cidfile", "replace")
 
 
 def flags_of(args: Args) -> dict[str, Any]:

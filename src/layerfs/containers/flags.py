@@ -35,11 +35,11 @@ _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "volumes_from", "mount", "tmpfs", "device",
     "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
-    "cpus", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", "attach",
+    "cpus", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", "attach",
     *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
-    "publish", "publish_all", "expose", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
+    "publish", "publish_all", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
     "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
@@ -111,6 +111,7 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
         if given.get("rm") and fields["restart"].policy != "no":
             raise InvalidInputError("option --rm: it cannot go with --restart")
     fields["health"] = _health(given)
+    fields["expose"] = _ports(given.get("expose", ()))
     if given.get("log_driver", "json-file") not in ("json-file", "none"):
         raise UnsupportedError(f"option --log-driver {given['log_driver']!r}: not offered")
     logs = _values.parse_pairs(given.get("log_opt", ()), "option --log-opt")
@@ -126,6 +127,17 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
         logs["driver"] = "none"
     fields["log_options"] = logs
     return fields
+
+
+def _ports(words: Sequence[str]) -> tuple[str, ...]:
+    if not words:
+        return ()
+    from layerfs.imageconfig.arguments import SyntaxProblem, ports_of  # few containers have any
+
+    try:
+        return tuple(port for word in words for port in ports_of(word))
+    except SyntaxProblem as exc:
+        raise InvalidInputError(f"option --expose: {exc}") from None
 
 
 def _words(value: str | Sequence[str]) -> str | Sequence[str]:

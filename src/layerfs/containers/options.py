@@ -97,6 +97,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     volumes_from: tuple[tuple[str, bool], ...] = ()  # container, read-only
     devices: tuple[Device, ...] = ()
     network: str = "host"
+    expose: tuple[str, ...] = ()  # as 80/tcp: what its record says, and images that are made of it
     add_hosts: tuple[tuple[str, str], ...] = ()  # name, address
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()

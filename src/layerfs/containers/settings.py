@@ -46,6 +46,8 @@ def merged_section(image: Mapping[str, Any], options: CreateOptions) -> dict[str
     brought = [mount.target for mount in options.mounts if mount.type == "volume" and mount.source is None]
     if brought:
         section["Volumes"] = {**(section.get("Volumes") or {}), **{path: {} for path in brought}}
+    if options.expose:
+        section["ExposedPorts"] = {**(section.get("ExposedPorts") or {}), **{port: {} for port in options.expose}}
     if options.health is not None:
         section["Healthcheck"] = _health(section.get("Healthcheck") or {}, options.health)
     _check(section)

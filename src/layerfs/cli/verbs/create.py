@@ -9,11 +9,12 @@ from layerfs.cli.fetching import PULL, fetch_image
 from layerfs.cli.lean import import_values
 from layerfs.cli.options import Args, Command
 from layerfs.cli.run_options import RUN_OPTIONS, flags_of
+from layerfs.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from layerfs.containers import CreateOptions
 
-__all__ = ["COMMAND", "options_of", "run"]
+__all__ = ["COMMAND", "make_room", "options_of", "run"]
 
 COMMAND = Command("[OPTIONS] IMAGE [COMMAND] [ARG...]", [*RUN_OPTIONS, *PULL], least=1, interspersed=False)
 
@@ -24,10 +25,22 @@ def run(args: Args, context: Context) -> None:
 
     options = options_of(args)
     fetch_image(args, context)
+    make_room(args, context, options.name)
     with Cidfile(args.cidfile) as cidfile:
         container = context.store.containers.create(options)
         cidfile.write(container.id)
     context.out(f"{container.id}\n")
+
+
+def make_room(args: Args, context: Context, name: str | None) -> None:
+    """With --replace, remove the container that has the name."""
+    if not args.replace:
+        return
+    if name is None:
+        raise InvalidInputError("option --replace: it goes with --name")
+    for container in context.store.containers.list():
+        if container.name == name.removeprefix("/"):
+            container.remove(force=True)
 
 
 def options_of(args: Args) -> CreateOptions:

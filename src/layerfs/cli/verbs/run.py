@@ -28,7 +28,7 @@ COMMAND = Command(
 
 def run(args: Args, context: Context) -> int:
     """Run the command in the foreground, and end with its exit code; or in the background."""
-    from layerfs.cli.verbs.create import options_of
+    from layerfs.cli.verbs.create import make_room, options_of
 
     if args.detach and args.attach:
         raise InvalidInputError("run: --attach and --detach contradict one another")
@@ -39,6 +39,7 @@ def run(args: Args, context: Context) -> int:
         parse_keys(keys)
     options = options_of(args)
     fetch_image(args, context)
+    make_room(args, context, options.name)
     containers = context.store.containers
     how = {"sig_proxy": args.sig_proxy, "detach_keys": keys}
     silent = options.attach == ("stdin",)  # nothing is shown, and so its ID is
