@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from layerfs.errors import IntegrityError, InvalidInputError
 
-__all__ = ["Digest", "Verifier", "chain_id", "hasher", "verified"]
+__all__ = ["ALGORITHMS", "Digest", "Verifier", "chain_id", "hasher", "verified"]
 
 _SHORT = 64 << 10
 """Most bytes of what is hashed without OpenSSL."""
@@ -19,6 +19,7 @@ _OWN_SHA256 = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
 """The interpreter's own module; Python without it is built rarely."""
 
 _DIGITS = {"sha256": 64, "sha512": 128}
+ALGORITHMS = tuple(_DIGITS)
 _HEX = "0123456789abcdef"
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from layerfs.digest import Digest
+from layerfs.digest import ALGORITHMS, Digest
 from layerfs.errors import InvalidInputError
 
 __all__ = ["DEFAULT_REGISTRY", "Reference", "is_id_prefix"]
@@ -23,6 +23,7 @@ _REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = rf"{_COMPONENT}(?:/{_COMPONENT})*"
 _TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
+_ID = r"[0-9a-f]{64}"
 _ID_PREFIX = r"(?:sha256:)?[0-9a-f]{2,64}"
 # Compiled at their first use, by re itself, which keeps them.
 
@@ -51,6 +52,8 @@ class Reference(msgspec.Struct, frozen=True):
             name, _, tag = name.rpartition(":")
             if re.fullmatch(_TAG, tag) is None:
                 raise _invalid(text, f"{tag!r} is not a tag")
+        if re.fullmatch(_ID, text) is not None:
+            raise _invalid(text, "64 hexadecimal digits are an ID")
         registry, repository = _split_name(text, name)
         if tag is None and digest is None:
             tag = default_tag
@@ -62,6 +65,8 @@ class Reference(msgspec.Struct, frozen=True):
         reference = cls.parse(text, default_tag="latest")
         if reference.digest is not None:
             raise _invalid(text, "a new image cannot be named by a digest")
+        if reference.familiar_name in ALGORITHMS:
+            raise _invalid(text, f"{reference.familiar_name} is the algorithm of digests")
         return reference
 
     @property

@@ -105,6 +105,21 @@ def test_rmi_goes_on_behind_what_is_not_there(layerfs, small):
     assert result.stderr == b"layerfs rmi: image nothing: not in the store (layerfs images lists those that are)\n"
 
 
+def test_rmi_by_force_does_not_mind_what_is_not_there(layerfs, small):
+    """The message is there all the same; what is in the way of a removal stays an error."""
+    result = layerfs.process("rmi", "-f", "nothing", "small:1", code=0)
+    assert result.stdout.startswith(b"Untagged: small:1\nDeleted: ")
+    assert result.stderr == b"layerfs rmi: image nothing: not in the store (layerfs images lists those that are)\n"
+    layerfs.error("rmi", "-f", "UPPER", code=2)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("sha256:1", "algorithm"), ("ab" * 32, "an ID")])
+def test_no_name_can_be_taken_for_a_digest_or_an_id(layerfs, small, name, reason):
+    assert reason in layerfs.error("tag", "small:1", name, code=2)
+    layerfs("tag", "small:1", f"{'ab' * 32}:1")
+    layerfs("tag", small.removeprefix("sha256:"), "again:1")
+
+
 def test_rmi_without_prune_leaves_the_layer_to_prune(layerfs, small):
     assert layerfs.lines("rmi", "--no-prune", "small:1")[-1] == f"Deleted: {small}"
     layer = next((layerfs.place / "root" / "layers").rglob("*/*"))

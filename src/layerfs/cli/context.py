@@ -101,15 +101,19 @@ class Context:
         line = f"layerfs {self.title}".rstrip() + f": {message}" + (f" ({hint})" if hint else "")
         self.err(line.translate(_CONTROL) + "\n")
 
-    def each(self, names: Iterable[str], work: Callable[[str], None]) -> int:
-        """Do something for each name, and go on behind one that fails; returns the exit code of the first failure."""
+    def each(
+        self, names: Iterable[str], work: Callable[[str], None], *, ignored: type[LayerfsError] | None = None
+    ) -> int:
+        """Do something for each name, and go on behind one that fails; returns the exit code of the first failure that
+        is not one of ``ignored``, which are only told."""
         code = 0
         for name in names:
             try:
                 work(name)
             except LayerfsError as error:
                 self.report(str(error), error.hint)
-                code = code or error.exit_code
+                if ignored is None or not isinstance(error, ignored):
+                    code = code or error.exit_code
         return code
 
     @staticmethod
