@@ -3,6 +3,8 @@
 import pytest
 import tarbuild as tar
 
+from layerfs.build.check import check_dockerfile
+from layerfs.build.parser import parse
 from layerfs.errors import BuildError, InvalidInputError
 
 pytestmark = pytest.mark.root
@@ -222,3 +224,29 @@ def test_modes_taken_from_others(kit, chmod, wanted):
     (kit.context / "a").chmod(0o644)
     kit.build(f"FROM scratch\nCOPY --chmod={chmod} a /\n")
     assert kit.stat("/a").mode & 0o7777 == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "wanted"),
+    [
+        ("FROM a\nCOPY $LOST /x", {}, "2 UndefinedVar"),
+        ("FROM a\nARG KEPT=1\nADD --chown=$KEP a /x", {}, "3 UndefinedVar (did you mean $KEPT?)"),
+        ("FROM a\nARG KEPT\nCOPY --chmod=$KEPT f$KEPT $KEPT/", {}, ""),
+        ('FROM a\nSHELL ["/bin/other"]\nCMD x', {}, ""),
+        ('FROM a AS b\nSHELL ["/bin/other"]\nFROM b\nENTRYPOINT x', {}, ""),
+        ("FROM a\nENTRYPOINT\nCMD x", {}, "3 JSONArgsRecommended"),
+        ("FROM --platform=linux/amd64 a AS on_amd64", {}, ""),
+        ("FROM --platform=linux/amd64 a AS other", {}, "1 FromPlatformFlagConstDisallowed"),
+        ("ARG V\nFROM a:$V", {"V": "1"}, "2 InvalidDefaultArgInFrom"),
+        ("ARG V=b:\nFROM a$V", {"V": "b:1"}, "2 InvalidDefaultArgInFrom"),
+        ("ARG V\nFROM a$V", {"V": "b"}, ""),
+        ("ARG V=Up\nFROM a AS up\nFROM $V", {}, ""),
+        ("FROM --platform=$BULIDPLATFORM a", {}, "1 UndefinedArgInFrom (did you mean BUILDPLATFORM?)"),
+        ("FROM a as b", {"BUILDKIT_DOCKERFILE_CHECK": "skip=all"}, ""),
+        ("# check=skip=all\nFROM a as b", {"BUILDKIT_DOCKERFILE_CHECK": "skip=StageNameCasing"}, "2 FromAsCasing"),
+    ],
+)
+def test_warnings(text, given, wanted):
+    found, _ = check_dockerfile(parse(text.encode()), given)
+    told = [f"{each.line} {each.rule} {each.reason[each.reason.find('(did') :]}" for each in found]
+    assert "\n".join(each if "(did" in each else " ".join(each.split()[:2]) for each in told) == wanted

@@ -1,8 +1,9 @@
 """What is allowed in a Dockerfile and better not done: the warnings of docker's ``build --check``, by its names."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,8 +13,15 @@ from layerfs.build.parser import json_form
 from layerfs.build.plan import PROXIES, platform_arguments
 from layerfs.errors import InvalidInputError
 from layerfs.imageconfig import edit_section, environment
+from layerfs.late import LateModule
 from layerfs.oci import Platform
+from layerfs.reference import Reference
 from layerfs.variables import expand, split_words
+
+if TYPE_CHECKING:
+    import difflib
+else:  # on the way to a warning
+    difflib = LateModule("difflib")
 
 __all__ = ["Finding", "check_dockerfile"]
 
@@ -44,7 +52,7 @@ def check_dockerfile(
 
     ``given``: build arguments; ``ignore``: what is left out of the context.
     """
-    skipped, failing = _directive(file)
+    skipped, failing = _directive((given or {}).get("BUILDKIT_DOCKERFILE_CHECK", file.directives.check))
     found = {
         Finding(line, rule, reason, file.file)
         for line, rule, reason in _Checker(file, given or {}, ignore).findings()
@@ -53,10 +61,10 @@ def check_dockerfile(
     return sorted(found), failing
 
 
-def _directive(file: Dockerfile) -> tuple[set[str], bool]:
+def _directive(text: str) -> tuple[set[str], bool]:
     skipped: set[str] = set()
     failing = False
-    for part in file.directives.check.split(";"):
+    for part in text.split(";"):
         name, _, value = part.partition("=")
         if name.strip() == "skip":
             skipped.update(each.strip() for each in value.split(","))
@@ -66,6 +74,8 @@ def _directive(file: Dockerfile) -> tuple[set[str], bool]:
 
 
 _Finding = tuple[int, str, str]
+_Known = tuple[dict[str, str], bool, bool]
+"""What a stage hands on: its variables, whether it has an absolute WORKDIR, and whether it has a SHELL."""
 
 
 class _Checker:
@@ -78,7 +88,7 @@ class _Checker:
         yield from self._casing()
         yield from self._continuations()
         yield from self._from()
-        sections: dict[str, tuple[dict[str, str], bool]] = {}
+        sections: dict[str, _Known] = {}
         for stage in self.file.stages:
             yield from self._stage(stage, sections)
 
@@ -111,9 +121,9 @@ class _Checker:
         escape = self.file.directives.escape
         for argument in self.file.arguments:
             for name, value in argument.pairs:
-                if name in self.given or value is not None:
+                if value is not None:
                     with suppress(InvalidInputError):
-                        outer[name] = self.given.get(name, expand(value or "", outer, escape=escape))
+                        outer[name] = expand(value, outer, escape=escape)
         for stage in self.file.stages:
             source = stage.source
             number = source.line.number
@@ -139,24 +149,39 @@ class _Checker:
         for word in (source.image, source.platform or ""):
             with suppress(InvalidInputError):
                 expand(word, outer, escape=escape, missing=missing.append)
+        declared = {each for argument in self.file.arguments for each, _ in argument.pairs}
         for name in missing:
-            yield number, "UndefinedArgInFrom", f"FROM argument '{name}' is not declared"
-            if any(name == each for argument in self.file.arguments for each, _ in argument.pairs):
-                reason = f"default value for ARG {source.image} results in empty or invalid base image name"
-                yield number, "InvalidDefaultArgInFrom", reason
+            if name not in declared:
+                reason = f"FROM argument '{name}' is not declared{_close(name, [*declared, *outer])}"
+                yield number, "UndefinedArgInFrom", reason
+        if "$" in source.image and not self._is_image(source.image, outer):
+            reason = f"default value for ARG {source.image} results in empty or invalid base image name"
+            yield number, "InvalidDefaultArgInFrom", reason
         if source.platform is not None:
             if source.platform.strip("${}") == "TARGETPLATFORM":
                 reason = f"setting platform to predefined {source.platform} in FROM is redundant as this is the default"
                 yield number, "RedundantTargetPlatform", reason
-            elif "$" not in source.platform:
+            elif "$" not in source.platform and not any(
+                part in (source.name or "") for part in source.platform.split("/")
+            ):
                 reason = f"FROM --platform flag should not use constant value '{source.platform}'"
                 yield number, "FromPlatformFlagConstDisallowed", reason
 
+    def _is_image(self, word: str, outer: Mapping[str, str]) -> bool:
+        """Whether a word names an image or a stage as long as no argument is given."""
+        try:
+            name = expand(word, outer, escape=self.file.directives.escape)
+            if not any(name.lower() == stage.source.name for stage in self.file.stages):
+                Reference.parse(name)
+        except InvalidInputError:
+            return False
+        return True
+
     # ---- stages ----
 
-    def _stage(self, stage: StageText, sections: dict[str, tuple[dict[str, str], bool]]) -> Iterator[_Finding]:
+    def _stage(self, stage: StageText, sections: dict[str, _Known]) -> Iterator[_Finding]:
         """Goes through a stage as a build does, as far as that can be known without its base."""
-        known, has_workdir = sections.get(stage.source.image.lower(), ({}, False))
+        known, has_workdir, has_shell = sections.get(stage.source.image.lower(), ({}, False, False))
         variables = dict(known) or {"PATH": ""}
         # What an unknown base image sets cannot be known: then only what is set nowhere at all is worth a word.
         seen: dict[str, int] = {}
@@ -170,17 +195,18 @@ class _Checker:
             elif isinstance(instruction, Copy):
                 yield from self._copied(instruction, variables)
             elif isinstance(instruction, Meta):
-                yield from self._meta(instruction, variables, seen, has_workdir)
+                yield from self._meta(instruction, variables, seen, has_workdir=has_workdir, has_shell=has_shell)
+                has_shell = has_shell or instruction.word == "SHELL"
                 if instruction.word == "WORKDIR" and instruction.rest.startswith("/"):
                     has_workdir = True
                 if instruction.word == "ENV":
                     with suppress(InvalidInputError):
                         variables.update(environment(edit_section({}, "ENV", instruction.rest, variables=variables)))
         if stage.source.name:
-            sections[stage.source.name] = (variables, has_workdir)
+            sections[stage.source.name] = (variables, has_workdir, has_shell)
 
     def _meta(
-        self, meta: Meta, variables: Mapping[str, str], seen: dict[str, int], has_workdir: bool
+        self, meta: Meta, variables: Mapping[str, str], seen: dict[str, int], *, has_workdir: bool, has_shell: bool
     ) -> Iterator[_Finding]:
         number, word, rest = meta.line.number, meta.word, meta.rest
         if word in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
@@ -188,7 +214,7 @@ class _Checker:
                 reason = f"multiple {word} instructions in one stage, of which only the last one will be used"
                 yield seen[word], "MultipleInstructionsDisallowed", reason
             seen[word] = number
-        if word in ("CMD", "ENTRYPOINT") and json_form(rest) is None:
+        if word in ("CMD", "ENTRYPOINT") and rest and json_form(rest) is None and not has_shell:
             reason = f"JSON arguments recommended for {word} to prevent unintended behavior related to OS signals"
             yield number, "JSONArgsRecommended", reason
         if word == "MAINTAINER":
@@ -201,7 +227,7 @@ class _Checker:
         if word == "EXPOSE":
             yield from self._ports(meta)
         if word in _EXPANDED:
-            yield from self._undefined(meta, variables)
+            yield from self._undefined(number, split_words(rest, self.file.directives.escape), variables)
 
     def _pairs(self, meta: Meta) -> Iterator[_Finding]:
         words = split_words(meta.rest, self.file.directives.escape)
@@ -226,17 +252,20 @@ class _Checker:
             elif word != word.lower():
                 yield meta.line.number, "ExposeProtoCasing", f"defined protocol '{word}' should be lowercase"
 
-    def _undefined(self, meta: Meta, variables: Mapping[str, str]) -> Iterator[_Finding]:
+    def _undefined(self, number: int, words: Iterable[str], variables: Mapping[str, str]) -> Iterator[_Finding]:
         missing: list[str] = []
         declared = {name for argument in self.file.arguments for name, _ in argument.pairs}
-        for word in split_words(meta.rest, self.file.directives.escape):
+        for word in words:
             with suppress(InvalidInputError):
                 expand(word, variables, escape=self.file.directives.escape, missing=missing.append)
         for name in missing:
             if name not in PROXIES and (name in declared or name.isidentifier()):
-                yield meta.line.number, "UndefinedVar", f"usage of undefined variable '${name}'"
+                close = _close(name, variables, "$")
+                yield number, "UndefinedVar", f"usage of undefined variable '${name}'{close}"
 
     def _copied(self, copy: Copy, variables: Mapping[str, str]) -> Iterator[_Finding]:
+        words = [word for word in (*copy.sources, copy.dest, copy.chown, copy.chmod) if word and word[:2] != "<<"]
+        yield from self._undefined(copy.line.number, words, variables)
         if copy.from_ is not None or not self.ignore:
             return
         for word in copy.sources:
@@ -245,6 +274,11 @@ class _Checker:
                 if path and not word.startswith("<<") and self.ignore.matches(path):
                     reason = f'attempting to {copy.line.word} file "{path}" that is excluded by .dockerignore'
                     yield copy.line.number, "CopyIgnoredFile", reason
+
+
+def _close(name: str, known: Iterable[str], sign: str = "") -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {sign}{close[0]}?)" if close else ""
 
 
 def _is_secret(name: str) -> bool:
