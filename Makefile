@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_BUILD := gcc libc6-dev make
-APT_DEMO := $(APT_BUILD) mmdebstrap busybox-static
+APT_DEMO := $(APT_BUILD) mmdebstrap busybox-static musl-tools
 APT_TEST := $(APT_DEMO) acl attr erofs-utils libarchive-tools runc skopeo umoci docker-registry uidmap xz-utils \
             apache2-utils openssl e2fsprogs iproute2
 HEADERS := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')

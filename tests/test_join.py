@@ -106,20 +106,23 @@ def test_join_detached_is_no_child_of_ours(tree: Path) -> None:
             assert time.monotonic() < deadline
 
 
-def test_init_buries_orphans_passes_signals_and_ends_with_the_status(tree: Path) -> None:
+def test_init_buries_orphans_and_ends_with_the_status(tree: Path) -> None:
     script = "(sleep 0.1 &) ; sleep 0.3; ps; exit 6"
     ended = sh(tree, script, init=True)
     assert ended.status == 6
     assert "layerfs-init" in Path("/proc/self/comm").read_text() or ended.out.splitlines()[1].split()[0] == "1"
     assert "defunct" not in ended.out
     assert sh(tree, "kill -TERM $$", init=True).status == 128 + signal.SIGTERM
-    with running(tree, "sh", "-c", "trap 'exit 3' USR1; touch /ready; while :; do sleep 0.02; done", init=True) as (
-        _,
-        pidfd,
-    ):
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGRTMIN])
+def test_init_passes_every_signal_on(tree: Path, number: int) -> None:
+    """The first of the real-time signals of glibc is one that musl has for itself."""
+    script = f"trap 'exit 3' {number:d}; touch /ready; while :; do sleep 0.02; done"
+    with running(tree, "sh", "-c", script, init=True) as (_, pidfd):
         while not (tree / "ready").exists():
             time.sleep(0.01)
-        signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+        signal.pidfd_send_signal(pidfd, number)
         info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
         assert info is not None
         assert info.si_status == 3
