@@ -85,6 +85,14 @@ def test_a_device_node_made_inside_cannot_be_opened(store, runtime):
     assert "not permitted" in ran.err or "denied" in ran.err
 
 
+def test_privileged_has_the_devices_of_the_host(store, runtime):
+    names = [path.name for path in Path("/dev").iterdir() if path.is_block_device()]
+    ran = sh(store, runtime, "cd /dev; ls; [ -c null ] && [ -c ptmx -o -L ptmx ] && ls shm", privileged=True)
+    assert ran.code == 0
+    assert {*names, "null", "kmsg"} <= set(ran.out.split())
+    assert not set(names) & set(sh(store, runtime, "ls /dev").out.split())
+
+
 def test_privileged(store, runtime):
     ran = sh(store, runtime, "grep CapEff /proc/self/status; mount -t tmpfs t /tmp && echo mounted", privileged=True)
     assert int(ran.out.split()[1], 16) == int(Path("/proc/self/status").read_text().split("CapPrm:")[1].split()[0], 16)

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from layerfs.errors import UnsupportedError
@@ -27,7 +28,7 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
         "namespaces": [{"type": name} for name in _namespaces(spec)],
         "resources": _resources(spec),
         "cgroupsPath": "/" + os.path.join((spec.cgroup_parent or "layerfs").strip("/"), spec.id),
-        "devices": [_device(device) for device in spec.devices],
+        "devices": [_device(device) for device in (*spec.devices, *(_host_devices(spec) if spec.privileged else ()))],
     }
     if spec.maps is not None:
         linux["uidMappings"], linux["gidMappings"] = map(_mappings, (spec.maps.uids, spec.maps.gids))
@@ -88,6 +89,21 @@ def _namespaces(spec: RunSpec) -> list[str]:
     if spec.maps is not None:
         kinds.append("user")
     return [*kinds, "network"] if spec.network == "none" else kinds
+
+
+def _host_devices(spec: RunSpec) -> Iterator[DeviceSpec]:
+    """All devices of the host, for a privileged container, but those that a container has of its own."""
+    taken = {device.target for device in spec.devices}
+    for directory, directories, names in os.walk("/dev"):
+        if directory == "/dev":
+            directories[:] = [name for name in directories if name not in ("fd", "mqueue", "pts", "shm")]
+            names = [name for name in names if name not in ("console", "ptmx")]
+        for name in names:
+            path = os.path.join(directory, name)
+            with suppress(FileNotFoundError):  # it went meanwhile
+                kind = os.lstat(path).st_mode
+                if path not in taken and (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)):
+                    yield DeviceSpec(path, path)
 
 
 def _device(device: DeviceSpec) -> dict[str, Any]:
