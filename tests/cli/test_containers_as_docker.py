@@ -378,3 +378,14 @@ def test_replacing_a_container(layerfs, box):
     assert layerfs("run", "--rm", "--replace", "--name", "/one", "box", "echo", "hi") == "hi\n"
     assert layerfs("ps", "-aq") == ""
     assert "--name" in layerfs.error("run", "--replace", "box", code=125)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--pod", "x"], ["--systemd=always"], ["--secret", "x"], ["--uidmap", "0:1:2"], ["--rootfs"], ["--use-api-socket"],
+     ["--blkio-weight-device", "/dev/vda:10"], ["--network", "container:x"], ["--network", "slirp4netns"]],
+)  # fmt: skip
+def test_what_is_not_offered_is_refused_by_name(layerfs, words):
+    said = layerfs.error("run", *words, "box", "true", code=125)
+    assert words[0].partition("=")[0] in said
+    assert "not offered" in said

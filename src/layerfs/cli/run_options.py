@@ -94,15 +94,20 @@ def _refused(*names: str, switch: bool = False) -> Option:
 # Known, so that their values are not taken for the image, and refused by their names.
 _REFUSED = (
     *(_refused(name) for name in (
-        "--annotation", "--blkio-weight", "--cpu-rt-period", "--cpu-rt-runtime",
+        "--annotation", "--blkio-weight", "--blkio-weight-device", "--cpu-rt-period", "--cpu-rt-runtime",
         "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
         "--device-write-iops", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",
         "--volume-driver",
+        # Of podman.
+        "--gidmap", "--pod", "--pod-id-file", "--requires", "--sdnotify", "--secret", "--subgidname", "--subuidname",
+        "--systemd", "--uidmap",
     )),
     _refused("-p", "--publish"),
     _refused("-P", "--publish-all", switch=True),
     _refused("--oom-kill-disable", switch=True),
+    _refused("--rootfs", switch=True),
+    _refused("--use-api-socket", switch=True),
 )  # fmt: skip
 
 RUN_OPTIONS = (*_PROCESS, *_PLACE, *_LIMITS, *_GENERAL, *_REFUSED)

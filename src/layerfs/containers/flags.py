@@ -43,6 +43,9 @@ _REFUSED = (
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
     "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
+    "blkio_weight_device", "use_api_socket",
+    "gidmap", "pod", "pod_id_file", "requires", "rootfs", "sdnotify", "secret", "subgidname", "subuidname", "systemd",
+    "uidmap",
 )  # fmt: skip
 
 FLAGS = frozenset((*_PLAIN, *_BOOLEAN, *_LISTS, *_NUMBERS, *_SIZES, *_OTHERS, *_REFUSED))
