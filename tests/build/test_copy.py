@@ -207,7 +207,7 @@ def test_chown_by_number_and_name(kit):
     assert owners == {"/n": (7, 8), "/d": (1000, 1000), "/d/x": (1000, 1000), "/g": (1000, 29), "/u": (55, 55)}
 
 
-@pytest.mark.parametrize("owner", ["nobody-here", "bob:nogroup", "99999999999", "bob:", ":5"])
+@pytest.mark.parametrize("owner", ["nobody-here", "bob:nogroup", "99999999999", ":nogroup"])
 def test_unknown_owners(kit, owner):
     with pytest.raises(LayerfsError) as caught:
         kit.build(f"FROM box\nCOPY --chown={owner} a /a", {"a": "1"})

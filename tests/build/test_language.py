@@ -250,3 +250,10 @@ def test_warnings(text, given, wanted):
     found, _ = check_dockerfile(parse(text.encode()), given)
     told = [f"{each.line} {each.rule} {each.reason[each.reason.find('(did') :]}" for each in found]
     assert "\n".join(each if "(did" in each else " ".join(each.split()[:2]) for each in told) == wanted
+
+
+def test_owners_of_which_one_half_is_empty(kit):
+    kit.build("FROM box\nCOPY --chown=:audio a /x\nCOPY --chown=bob:$NONE a /y\nCOPY --chown=: a /z\n", {"a": "1"})
+    assert [(kit.stat(path).uid, kit.stat(path).gid) for path in ("/x", "/y", "/z")] == [(0, 29), (1000, 0), (0, 0)]
+    kit.build("FROM scratch\nCOPY --chown=:5 a /x\n")
+    assert (kit.stat("/x").uid, kit.stat("/x").gid) == (0, 5)

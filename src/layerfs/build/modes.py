@@ -74,8 +74,8 @@ def resolve_chown(text: str, stack: Sequence[Digest], snapshots: SnapshotStore) 
     Names are looked up in the image's own files. NotFoundError for one that is not there, InvalidInputError.
     """
     user, sign, group = text.partition(":")
-    if not user or (sign and not group):
-        raise InvalidInputError(f"--chown={text}: wanted is user or user:group")
+    if sign:  # what is left empty, as by a variable that is not set, is root's
+        user, group = user or "0", group or "0"
     numbers = [_number(word) for word in (user, group) if word]
     if None not in numbers:
         return numbers[0] or 0, numbers[-1] or 0
