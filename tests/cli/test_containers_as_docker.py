@@ -389,3 +389,13 @@ def test_what_is_not_offered_is_refused_by_name(layerfs, words):
     said = layerfs.error("run", *words, "box", "true", code=125)
     assert words[0].partition("=")[0] in said
     assert "not offered" in said
+
+
+def test_inspect_of_what_is_no_name_of_an_image(layerfs):
+    assert layerfs.error("inspect", "NotThere", code=1).endswith("NotThere: no such object")
+    assert "lower case" in layerfs.error("image", "inspect", "NotThere", code=2)
+
+
+def test_volumes_are_among_the_binds(layerfs, box, tmp_path):
+    layerfs("create", "--name", "one", "-v", f"{tmp_path}:/a:ro", "-v", "named:/b", "-v", "/c", "box")
+    assert layerfs.json("inspect", "one")[0]["HostConfig"]["Binds"] == [f"{tmp_path}:/a:ro", "named:/b"]

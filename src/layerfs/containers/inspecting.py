@@ -96,10 +96,13 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _host_config(config: Config) -> dict[str, Any]:
     options = config.options
-    binds = [use for use in config.mounts if use.option.type == "bind"]
+    binds = [use for use in config.mounts if use.option.type == "bind" or (use.volume and not use.anonymous)]
     limits = {"KernelMemory": 0, "MemorySwappiness": None, "OomKillDisable": False}
     return limits | {
-        "Binds": [f"{use.source}:{use.option.target}{':ro' if use.option.readonly else ''}" for use in binds] or None,
+        "Binds": [
+            f"{use.volume or use.source}:{use.option.target}{':ro' if use.option.readonly else ''}" for use in binds
+        ]
+        or None,
         "LogConfig": _log_config(options),
         "NetworkMode": options.network,
         "PortBindings": {},

@@ -76,5 +76,5 @@ def _find(context: Context, text: str, wanted: str | None, size: bool) -> dict[s
                 reason = error if wanted else reason
             except InvalidInputError as error:
                 # A name that cannot be an image's may be a volume's.
-                reason = error
+                reason = error if wanted else reason
     raise reason
