@@ -399,3 +399,15 @@ def test_inspect_of_what_is_no_name_of_an_image(layerfs):
 def test_volumes_are_among_the_binds(layerfs, box, tmp_path):
     layerfs("create", "--name", "one", "-v", f"{tmp_path}:/a:ro", "-v", "named:/b", "-v", "/c", "box")
     assert layerfs.json("inspect", "one")[0]["HostConfig"]["Binds"] == [f"{tmp_path}:/a:ro", "named:/b"]
+
+
+def test_events_of_commands_that_are_executed(layerfs, box):
+    layerfs("run", "-d", "--name", "one", "box", "sleep", "1000")
+    layerfs("exec", "one", "sh", "-c", "exit 3", code=3)
+    layerfs("exec", "-d", "one", "true")
+    layerfs("exec", b"one", b"echo", b"\xff\n")
+    words = ("events", "--since", "1h", "--until", "0s", "--filter", "event=exec_start", "--filter", "event=exec_die")
+    shape = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}"
+    wanted = ["exec_start: sh -c exit 3 one <no value>", "exec_die one 3", "exec_start: true one <no value>"]
+    wanted += ["exec_start: echo    one <no value>", "exec_die one 0"]
+    assert layerfs.lines(*words, "--format", shape) == wanted

@@ -45,6 +45,7 @@ __all__ = ["Container"]
 
 _FORCE_SECONDS = 30.0
 _SETTLE_SECONDS = 5.0
+_SHOWN = 1000
 _STREAMS = ("stdin", "stdout", "stderr")
 _Stdio = tuple[int, int, int]
 
@@ -227,7 +228,12 @@ class Container(ContainerContents):
             detach=detach,
             detach_keys=detach_keys,
         )
-        return executing.execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
+        shown = " ".join(args)[:_SHOWN]
+        self._event("exec_start: " + "".join(letter if letter.isprintable() else " " for letter in shown))
+        code = executing.execute(self._parts, self.config, self._state.process, options, stdio, sig_proxy=sig_proxy)
+        if not detach:
+            self._event("exec_die", exitCode=str(code))
+        return code
 
     def logs(
         self,

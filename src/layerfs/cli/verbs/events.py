@@ -48,7 +48,7 @@ def run(args: Args, context: Context) -> None:
 def _accepts(filters: Filters, event: Event) -> bool:
     names = (event.id, event.id[:12], event.attributes.get("name", ""))
     return (
-        filters.accepts("event", event.action)
+        filters.accepts("event", event.action.partition(":")[0])  # behind it stands the command
         and filters.accepts("type", event.type)
         and filters.accepts("image", event.attributes.get("image", ""))
         and ("container" not in filters or any(name in filters["container"] for name in names))
