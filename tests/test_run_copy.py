@@ -230,6 +230,7 @@ def test_a_container_that_races(shared, tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "secret").write_text("secret")
+    (victim / "of-the-host").write_text("")
     up = "../" * 12
     script = (
         f"mkdir -p /w/real/x /w/a; echo inside >/w/real/secret; ln -s {up}{victim} /w/evil; cp -a /w/real /w/a/d;"
@@ -252,6 +253,12 @@ def test_a_container_that_races(shared, tmp_path):
                     member = archive.next()
                     assert archive.extractfile(member).read() == b"inside\n"
                 outcomes.add("out")
+                assert b"".join(container.read("/w/a/d/secret")) == b"inside\n"
+                outcomes.add("read")
+                for path, recursive in (("/w/a/d", False), ("/w", True)):
+                    found = container.files(path, recursive=recursive)
+                    assert b"of-the-host" not in [entry.name for entry in found]
+                outcomes.add("listed")
             except LayerfsError:
                 outcomes.add("refused")
 
@@ -261,6 +268,6 @@ def test_a_container_that_races(shared, tmp_path):
     for thread in threads:
         thread.join()
     container.remove(force=True)
-    assert sorted(path.name for path in victim.iterdir()) == ["secret"]
+    assert sorted(path.name for path in victim.iterdir()) == ["of-the-host", "secret"]
     assert (victim / "secret").read_text() == "secret"
     assert outcomes  # something was tried

@@ -10,10 +10,11 @@ from layerfs.containers.facts import ContainerFacts
 from layerfs.late import LateModule
 
 if TYPE_CHECKING:
-    from layerfs.containers import copying, merged
+    from layerfs.containers import copying, listing, merged
+    from layerfs.layers import FileEntry
     from layerfs.native import Change
 else:  # what one verb needs, and the next does not
-    copying, merged = (LateModule(f"layerfs.containers.{name}") for name in ("copying", "merged"))
+    copying, listing, merged = (LateModule(f"layerfs.containers.{name}") for name in ("copying", "listing", "merged"))
 
 __all__ = ["ContainerContents"]
 
@@ -39,6 +40,18 @@ class ContainerContents(ContainerFacts):
     def stat(self, path: str) -> copying.PathStat:
         """What a path in it is; NotFoundError."""
         return copying.stat_path(self._parts, self.config, self._given, path)
+
+    def files(self, path: str = "/", *, itself: bool = False, recursive: bool = False) -> Iterator[FileEntry]:
+        """What a directory in it has, sorted by name, or a file; NotFoundError.
+
+        ``itself``: what the path names, be it a directory or a link. ``recursive``: it and all below it. Of one that
+        does not run, what is mounted in it is found by a path into the mount alone.
+        """
+        return listing.list_files(self._parts, self.config, self._given, path, itself=itself, recursive=recursive)
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """The content of a regular file in it, in pieces; NotFoundError, InvalidInputError for what is none."""
+        return listing.read_file(self._parts, self.config, self._given, path)
 
     def get_archive(self, path: str, *, follow: bool = False) -> Iterator[bytes]:
         """A path in it as a tar stream, in pieces; NotFoundError."""

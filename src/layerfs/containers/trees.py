@@ -112,6 +112,13 @@ class Tree:
             else:
                 yield self._writable(stack), self._path
 
+    def shown(self, path: bytes) -> bytes:
+        """The path in the container of one beneath the root that ``root`` gave."""
+        if self._live >= 0 or self._use is None:
+            return path
+        target = os.fsencode(self._use.option.target)
+        return target + path.rstrip(b"/") if self._use.is_dir else target
+
     def _in_mount(self, use: MountUse, stack: ExitStack) -> tuple[int, bytes]:
         source = os.open(use.source if use.is_dir else os.path.dirname(use.source), _DIRECTORY)
         stack.callback(os.close, source)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from layerfs.layers.probe import probe_format
     from layerfs.layers.store import Layer, LayerStore
     from layerfs.layers.tarout import TarReader
-    from layerfs.layers.view import Entry, View
+    from layerfs.layers.view import Entry, FileEntry, View
     from layerfs.layers.writer import LayerWriter
 else:
     __getattr__ = late_names(
@@ -22,13 +22,14 @@ else:
         probe="probe_format",
         store="Layer LayerStore",
         tarout="TarReader",
-        view="Entry View",
+        view="Entry FileEntry View",
         writer="LayerWriter",
     )
 
 __all__ = [
     "HEADER_SIZE",
     "Entry",
+    "FileEntry",
     "Header",
     "Layer",
     "LayerStore",

@@ -17,7 +17,7 @@ from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.layers.formats import PIECE
 from layerfs.layers.tree import DT_CHR, DT_DIR, Attributes, LayerTree, Node
 
-__all__ = ["Entry", "View"]
+__all__ = ["Entry", "FileEntry", "View"]
 
 _MAX_LINKS = 40  # as the kernel
 _MARKS = (b"trusted.overlay.", b"user.overlay.")
@@ -36,11 +36,10 @@ _Part = tuple[int, Node]
 """A layer, counted from the base, and a node of its tree."""
 
 
-class Entry(msgspec.Struct, frozen=True, eq=False):
-    """A file of a view. ``path`` is absolute and free of links; ``layer`` counts from the base, and is the one whose
-    attributes and content these are; names of one file have one ``inode`` there. ``mode`` has the type too, as
-    ``st_mode`` does; ``target`` is that of a symbolic link, else empty; ``rdev`` is (major, minor); directories have
-    size 0."""
+class FileEntry(msgspec.Struct, frozen=True, eq=False):
+    """A file of a tree. ``path`` is absolute and free of links; names of one file have one ``inode``. ``mode`` has the
+    type too, as ``st_mode`` does; ``target`` is that of a symbolic link, else empty; ``rdev`` is (major, minor);
+    directories have size 0."""
 
     name: bytes
     path: bytes
@@ -53,9 +52,6 @@ class Entry(msgspec.Struct, frozen=True, eq=False):
     rdev: tuple[int, int]
     inode: int
     target: bytes
-    layer: int
-    _tree: LayerTree | None
-    _parts: list[_Part]
 
     @property
     def type(self) -> str:
@@ -66,6 +62,15 @@ class Entry(msgspec.Struct, frozen=True, eq=False):
     def is_dir(self) -> bool:
         """Whether it is a directory."""
         return stat.S_ISDIR(self.mode)
+
+
+class Entry(FileEntry, frozen=True, eq=False):
+    """A file of a view. ``layer`` counts from the base, and is the one whose attributes and content these are, and
+    whose is the ``inode``."""
+
+    layer: int
+    _tree: LayerTree | None
+    _parts: list[_Part]
 
     @property
     def xattrs(self) -> dict[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""``layerfs ls``: the files of an image, read from its layers without a mount."""
+"""``layerfs ls``: the files of a container, or of an image, which are read from its layers without a mount."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerfs.cli.context import Context
+from layerfs.cli.named import container_or_view
 from layerfs.cli.options import Args, Command, flag
 from layerfs.cli.texts import shown_path
 from layerfs.cli.units import size
 
 if TYPE_CHECKING:
-    from layerfs.layers import Entry, View
+    from layerfs.containers import Container
+    from layerfs.layers import FileEntry, View
 
 __all__ = ["COMMAND", "run"]
 
 COMMAND = Command(
-    "[OPTIONS] IMAGE [PATH...]",
+    "[OPTIONS] NAME [PATH...]",
     [
         flag("-d", "--directory", help="Show a directory itself, not what is in it"),
         flag("-h", "--human", help="Show sizes with units"),
@@ -27,32 +29,39 @@ COMMAND = Command(
         flag("-R", "--recursive", help="Show all below, by whole paths"),
     ],
     least=1,
-    notes="IMAGE may also be the diff ID of a layer.",
+    notes="A name is that of a container or an image, or the diff ID of a layer. Of a container that does not\n"
+    "run, what is mounted in it is listed by a path into the mount alone.",
 )
 
 
 def run(args: Args, context: Context) -> None:
     """Print a line for each file."""
-    with context.store.view(args.rest[0]) as view:
+    with container_or_view(context, args.rest[0]) as files:
         for path in args.rest[1:] or ["/"]:
             if len(args.rest) > 2 and not args.recursive:
                 context.out(f"{path}:\n")
-            for entry in _entries(view, os.fsencode(path), args):
+            for entry in _entries(files, path, args):
                 name = entry.path if args.recursive or args.directory else entry.name or b"/"
                 context.out(shown_path(_line(entry, name, args)) + "\n")
 
 
-def _entries(view: View, path: bytes, args: Args) -> Iterator[Entry]:
-    entry = view.stat(path) if args.directory else view.resolve(path)
+def _entries(files: Container | View, path: str, args: Args) -> Iterator[FileEntry]:
+    from layerfs.layers import View  # as in cat
+
+    if not isinstance(files, View):
+        yield from files.files(path, itself=args.directory, recursive=args.recursive)
+        return
+    name = os.fsencode(path)
+    entry = files.stat(name) if args.directory else files.resolve(name)
     if args.directory or not entry.is_dir:
         yield entry
     elif args.recursive:
-        yield from view.walk(entry)
+        yield from files.walk(entry)
     else:
-        yield from view.listdir(entry)
+        yield from files.listdir(entry)
 
 
-def _line(entry: Entry, name: bytes, args: Args) -> bytes:
+def _line(entry: FileEntry, name: bytes, args: Args) -> bytes:
     if not args.long:
         return name
     if entry.type in ("char", "block"):
