@@ -257,3 +257,16 @@ def test_owners_of_which_one_half_is_empty(kit):
     assert [(kit.stat(path).uid, kit.stat(path).gid) for path in ("/x", "/y", "/z")] == [(0, 29), (1000, 0), (0, 0)]
     kit.build("FROM scratch\nCOPY --chown=:5 a /x\n")
     assert (kit.stat("/x").uid, kit.stat("/x").gid) == (0, 5)
+
+
+def test_a_context_for_an_image_of_another_spelling(kit):
+    kit.build("FROM box\nENV IS=other\n", tags=("other",))
+    for image, name in (("a/b:latest", "a/b"), ("a/b", "docker.io/a/b:latest"), ("Part", "part")):
+        text = f"FROM box AS part\nFROM {image}\n" if image == "Part" else f"FROM {image}\n"
+        kit.build(text, contexts={name: "docker-image://other"})
+        assert "IS=other" in kit.section()["Env"]
+
+
+def test_scratch_for_an_image(kit):
+    kit.build("FROM box\nCOPY a /\n", {"a": "1"}, contexts={"box": "docker-image://scratch"})
+    assert kit.paths("/") == ["a"]

@@ -1,6 +1,7 @@
 """One stage: its instructions in order. Each finds its layer in the cache, or makes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from layerfs.build.cache import CacheRecord, cache_key
 from layerfs.build.copying import CopyFlags, make_directory, write_layer
@@ -15,6 +16,7 @@ from layerfs.build.session import Session, located
 from layerfs.build.state import StageState
 from layerfs.errors import InvalidInputError, UnsupportedError
 from layerfs.oci import Platform
+from layerfs.reference import Reference
 
 __all__ = ["build_stage"]
 
@@ -22,6 +24,18 @@ __all__ = ["build_stage"]
 def build_stage(session: Session, stage: Stage) -> StageState:
     """Build a stage; what it is in the end."""
     return _StageRun(session, stage).run()
+
+
+def _context(image: str, contexts: Mapping[str, str]) -> str | None:
+    """The named context that stands for an image: by the name as it is written, or as a whole reference."""
+    for name in (image, image.lower()):
+        if name in contexts:
+            return contexts[name]
+    for name, value in contexts.items():
+        with suppress(InvalidInputError):
+            if Reference.parse(name, "latest") == Reference.parse(image, "latest"):
+                return value
+    return None
 
 
 class _StageRun:
@@ -68,9 +82,10 @@ class _StageRun:
         platform = stage.platform or session.platform
         if stage.base is not None:
             return session.state_of(stage.base).based_on()
-        if stage.image in session.options.contexts or stage.image.lower() in session.options.contexts:
-            return self._named_base(platform, escape)
-        if stage.image == "scratch":
+        context = _context(stage.image, session.options.contexts)
+        if context is not None and context != "docker-image://scratch":
+            return self._named_base(context, escape)
+        if stage.image == "scratch" or context is not None:
             return StageState(platform, escape)
         image = session.image(stage.image, stage.platform)
         if not platform.matches(image.platform):
@@ -79,9 +94,8 @@ class _StageRun:
             )
         return StageState.of_image(image, escape)
 
-    def _named_base(self, platform: Platform, escape: str) -> StageState:
-        """A named context in the place of an image: another image, or files."""
-        value = self.session.options.contexts.get(self.stage.image, "")
+    def _named_base(self, value: str, escape: str) -> StageState:
+        """A named context in the place of an image: another image."""
         kind, _, rest = value.partition("://")
         if kind in ("docker-image", "image", "container-image"):
             return StageState.of_image(self.session.image(rest, self.stage.platform), escape)
