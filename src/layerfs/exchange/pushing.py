@@ -61,7 +61,8 @@ _DOCKER_TYPES = {"none": DOCKER_LAYER, "gzip": DOCKER_LAYER_GZIP, "zstd": DOCKER
 _DEPTH_LIMIT = 8
 _ASKING = 4
 _COMPRESSING = 2
-_QUEUED = 8
+_PLAIN_AHEAD, _SENT_AHEAD = 2, 8
+"""Pieces, of 1 MiB and more, that wait to be compressed; and to be sent: some while the registry syncs what it got."""
 
 
 class Pushed(msgspec.Struct, frozen=True):
@@ -271,7 +272,10 @@ class _Push:
         with self._layers.open_tar(diff_id) as tar:
             count = self._layers.get(diff_id).size
             pieces = verified(self._pieces(tar, diff_id), diff_id, count, "layer")
-            with _Pipe(compress(pieces, self._compression, self._level)) as pipe:
+            with (
+                _Pipe(pieces, _PLAIN_AHEAD) as plain,
+                _Pipe(compress(iter(plain.read, b""), self._compression, self._level), _SENT_AHEAD) as pipe,
+            ):
                 sent = self._sink.put_stream(f"layer {diff_id}", pipe, lambda count: None)
         return Descriptor(media_type=MEDIA_LAYER, digest=sent.digest, size=sent.size)
 
@@ -284,11 +288,11 @@ class _Push:
 
 
 class _Pipe:
-    """Makes bytes in a thread of its own, a few MiB ahead of who reads them."""
+    """Makes bytes in a thread of its own, ``ahead`` pieces ahead of who reads them."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes], ahead: int) -> None:
         self._source = pieces
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUED)
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compress", daemon=True)
         self._rest = b""
