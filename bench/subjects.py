@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.box import fresh_disk
 from bench.engines import Engine, Layerfs
 from bench.layout import Layout
-from bench.limit import unpack_limit
+from bench.limit import pull_limit, unpack_limit
 from bench.measure import CommandFailed, Commands, Sample, Step, execute, peak_memory, timed
 from bench.registry import Registry
 from bench.trees import Marks, differences, scan
@@ -252,8 +252,10 @@ class Measuring:
                 self.findings.inside.setdefault(" ".join(what), []).append(text.strip())
 
     def limits(self) -> None:
-        """What loads could take at best here, see ``bench.limit``."""
+        """What pull and loads could take at best here, see ``bench.limit``."""
         with fresh_disk(self.work, self.kind) as disk:
+            if "pull" in self.only and self.registry:
+                self.findings.limits["pull"] = pull_limit(self.images["life"], disk)
             for name, (image, _) in LOADS.items():
                 if name in self.only and image in self.images:
                     self.findings.limits[name] = unpack_limit(self.images[image], disk)
