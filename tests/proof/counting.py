@@ -1,7 +1,8 @@
 """What was done so far, kept in files as it happens, so that a suite that is cut off still says it (``make proof``).
 
 ``PROOF_COUNTS`` names a file for the counts of faults; the names of tests that passed go to one beside it. ``points``
-gives numbers of things to try until the time of the suite (``PROOF_SECONDS``; none: without limit) is used up.
+gives things to try until the time of the suite (``PROOF_SECONDS``; none: without limit) is used up; where it begins
+is chosen by ``PROOF_SEED``, so that what one run has no time for is tried by another.
 """
 
 import json
@@ -56,11 +57,12 @@ TIME = _Time()
 def points(things: Sequence[_T]) -> Iterator[_T]:
     """All of the things, in an order in which those that come first lie spread over all; fewer when time is over."""
     order = sorted(range(len(things)), key=lambda at: -((at + 1) & -(at + 1)))
+    seed = int(os.environ.get("PROOF_SEED", "0"))
     for taken, at in enumerate(order):
         if TIME.is_over:
             COUNTS[LEFT_OUT] += len(things) - taken
             return
-        yield things[at]
+        yield things[(at + seed) % len(things)]
 
 
 def _keep_counts() -> None:

@@ -17,7 +17,8 @@ import tarbuild as tar
 import tracer
 from counting import TIME
 from registrykit import make_image, serve
-from world import BOX, docker_archive, unmount_below
+from support import unmount_below
+from world import BOX, docker_archive
 
 from layerfs import Store
 from layerfs.cli import main

@@ -39,7 +39,7 @@ def killed_at_each(world: World, name: str, counts: Counter[str], step: int, *, 
         where = f"{name}, call {number}: {result.calls[number].name} {result.calls[number].paths}"
         try:
             world.check(scenario, result)
-            again = world.command(scenario)
+            again = world.again(scenario)
             assert again.code in scenario.again, f"again: {again.code} {again.err}"
             world.check(scenario, again)
             world.no_partial_archive()

@@ -86,7 +86,7 @@ def tar_of(store: Store, diff_id: Digest) -> bytes:
 
 def flips(world: World, counts: Counter[str], number: int, seed: int) -> list[str]:
     chance, problems = random.Random(seed), []
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     with world.open() as store:
         places = regions(store)
         tars = {diff_id: tar_of(store, diff_id) for diff_id in store.layers.list()}
@@ -94,7 +94,7 @@ def flips(world: World, counts: Counter[str], number: int, seed: int) -> list[st
     for turn in points(range(number)):
         region = places[turn * len(places) // number]
         at, bit = chance.randrange(region.start, region.end), chance.randrange(8)
-        world.reset(world.template)
+        world.reset(world.template, link=False)
         flip(region.path, at, bit)
         try:
             _one(world, region, counts, tars, needed)
@@ -188,12 +188,12 @@ def facts(path: Path) -> list[set[tuple[object, ...]]] | None:
 def database_flips(world: World, counts: Counter[str], number: int, seed: int) -> list[str]:
     chance, problems = random.Random(seed), []
     path = world.place / "root" / "layerfs.db"
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     before = facts(path)
     assert before is not None
     for _ in points(range(number)):
         at, bit = chance.randrange(path.stat().st_size), chance.randrange(8)
-        world.reset(world.template)
+        world.reset(world.template, link=False)
         flip(path, at, bit)
         path.chmod(0o644)
         counts["flips of a bit in the database"] += 1
@@ -252,7 +252,7 @@ def test_a_database_that_is_gone_in_the_middle(world: World, counts: Counter[str
     """Whole pages of noise: layers, images and containers come back from what lies on disk."""
     path = world.place / "root" / "layerfs.db"
     for seed in range(3):
-        world.reset(world.template)
+        world.reset(world.template, link=False)
         with path.open("r+b") as file:
             chance = random.Random(seed)
             for page in range(1, path.stat().st_size // 4096):
@@ -273,7 +273,7 @@ def test_a_database_that_is_gone_in_the_middle(world: World, counts: Counter[str
 @pytest.mark.parametrize("lost", [("snapshots",), ("containers",), ("snapshots", "containers")], ids="+".join)
 def test_a_container_without_its_files(world: World, lost: tuple[str, ...]) -> None:
     """A removal that a power cut has undone in the database alone: told, and mended without making that anew."""
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     with world.open() as store:
         (row,) = store.database.containers()
         for place in lost:
@@ -290,7 +290,7 @@ def test_a_container_that_is_removed_while_it_is_checked(
     world: World, stale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that were read a moment before say nothing; above all, no database is made anew for that."""
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     with world.open() as store:
         rows = store.database.containers()
         assert main(["rm", "done"]) == 0
@@ -309,7 +309,7 @@ def test_a_container_that_is_removed_while_it_is_checked(
 
 def test_an_image_that_is_removed_while_it_is_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row was read before, and is no reason to bring it again."""
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     with world.open() as store:
         rows = store.database.images()
         store.remove_image("two:1")
@@ -322,7 +322,7 @@ def test_an_image_that_is_removed_while_it_is_checked(world: World, monkeypatch:
 
 
 def test_layers_that_are_swept_while_they_are_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.reset(world.template)
+    world.reset(world.template, link=False)
     with world.open() as store:
         going = store.images.get("two:1").diff_ids
         store.remove_image("two:1", prune=False)

@@ -33,10 +33,10 @@ def failed_at_each(
     whole = world.command(scenario)
     assert whole.code == 0, (whole.code, whole.out, whole.err)
     problems = []
-    for number in points(range(step // 2, len(whole.calls), step)):
-        action = errors[number // step % len(errors)]
-        if action == tracer.SHORT and "write" not in whole.calls[number].name:
-            continue
+    numbers = range(step // 2, len(whole.calls), step)
+    actions = {number: errors[number // step % len(errors)] for number in numbers}
+    for number in points([at for at in numbers if actions[at] != tracer.SHORT or "write" in whole.calls[at].name]):
+        action = actions[number]
         world.reset(template)
         result = world.command(scenario, lambda call, n=number, a=action: a if call.number == n else None)
         counts["short writes" if action == tracer.SHORT else "errors injected into system calls"] += 1
@@ -46,7 +46,7 @@ def failed_at_each(
         try:
             _check_told(result, action)
             world.check(scenario, result)
-            again = world.command(scenario)
+            again = world.again(scenario)
             assert again.code in scenario.again, f"again: {again.code} {again.err}"
         except Exception as exc:
             problems.append(f"{where}: {said(exc)}")

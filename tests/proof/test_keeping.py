@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tarbuild as tar
 from boxes import add_box, needs_busybox, run
-from world import unmount_below
+from support import unmount_below
 
 from layerfs import Store
 from layerfs.cli import main

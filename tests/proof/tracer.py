@@ -5,11 +5,10 @@
 ``KILL`` (SIGKILL to all processes of the command, the call not being made), a negative number (the call is not made
 and fails with that errno) or ``SHORT`` (a write takes half of what it was given).
 
-All processes and threads that the child starts are traced as well. x86-64 alone.
+All processes and threads that the child starts are traced as well. x86-64 alone. ``plain`` is the same untraced.
 """
 
 import ctypes
-import errno
 import os
 import signal
 import struct
@@ -20,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["KILL", "SHORT", "Call", "Result", "available", "run"]
+__all__ = ["KILL", "SHORT", "Call", "Result", "available", "plain", "run"]
 
 KILL = "kill"
 SHORT = "short"
@@ -33,6 +32,7 @@ _TRACEME, _CONT, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS, _GETEVENTMSG = 0, 7,
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x80 | 0x100000  # sysgood fork vfork clone exec seccomp exitkill
 _EVENT_SECCOMP = 7
 _WALL = 0x40000000
+_SUBREAPER = 36
 _REGS = 27 * 8
 _RAX, _ORIG_RAX = 10, 15
 _ARGS = (14, 13, 12, 7, 9, 8)  # rdi rsi rdx r10 r8 r9
@@ -119,7 +119,8 @@ class Call:
 
 @dataclass
 class Result:
-    """What came of it; ``code`` is None when it was killed, by us or itself."""
+    """What came of it; ``code`` is None when it was killed, by us or itself. ``calls`` end with the one that the
+    handler did something to."""
 
     code: int | None = None
     killed: bool = False
@@ -237,9 +238,7 @@ def run(
     The caller must have no other children. ``only_first`` kills no more than the process that made the call.
     """
     result = Result()
-    outputs = [scratch / "stdout", scratch / "stderr"]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    outputs = _outputs(scratch)
     pid = os.fork()
     if pid == 0:
         _child(function, outputs)
@@ -251,7 +250,42 @@ def run(
     return result
 
 
-def _child(function: Callable[[], int], outputs: list[Path]) -> None:
+def plain(function: Callable[[], int], *, scratch: Path, seconds: float = 60.0) -> Result:
+    """Call ``function`` in a process of its own and wait for all that it starts, without looking at any call.
+
+    The caller must have no other children. Raises TimeoutError.
+    """
+    outputs = _outputs(scratch)
+    _libc.prctl(_SUBREAPER, 1, 0, 0, 0)  # what becomes an orphan is ours to wait for
+    result = Result()
+    pid = os.fork()
+    if pid == 0:
+        _child(function, outputs, traced=False)
+    end = time.monotonic() + seconds
+    try:
+        with suppress(ChildProcessError):
+            while True:
+                ended, status = os.waitpid(-1, os.WNOHANG)
+                if ended == pid:
+                    result.code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+                elif not ended:
+                    if time.monotonic() > end:
+                        os.kill(pid, signal.SIGKILL)
+                        raise TimeoutError(f"it, or what it has started, runs for {seconds} seconds")
+                    time.sleep(0.001)
+    finally:
+        _libc.prctl(_SUBREAPER, 0, 0, 0, 0)
+    result.out, result.err = (path.read_text(errors="surrogateescape") for path in outputs)
+    return result
+
+
+def _outputs(scratch: Path) -> list[Path]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return [scratch / "stdout", scratch / "stderr"]
+
+
+def _child(function: Callable[[], int], outputs: list[Path], *, traced: bool = True) -> None:
     code = 98
     try:
         os.setsid()
@@ -260,9 +294,10 @@ def _child(function: Callable[[], int], outputs: list[Path]) -> None:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout = open(1, "w", closefd=False)
         sys.stderr = open(2, "w", closefd=False)
-        _ptrace(_TRACEME, 0)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        _install()
+        if traced:
+            _ptrace(_TRACEME, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            _install()
         code = function()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -289,6 +324,7 @@ class _Loop:
         self.root, self.handler, self.place, self.result = pid, handler, place, result
         self.only_first, self.deadline = only_first, deadline
         self.known = {pid}
+        self.done = False  # the handler has done what it wanted: the rest is let pass unseen
 
     def go(self) -> None:
         while True:
@@ -327,7 +363,7 @@ class _Loop:
 
     def _stopped(self, pid: int, status: int) -> None:
         number, event = os.WSTOPSIG(status), status >> 16
-        if event == _EVENT_SECCOMP:
+        if event == _EVENT_SECCOMP and not self.done:
             self._call(pid)
             return
         # Stops of ptrace itself are no signals for the process; the first stop of a new one is SIGSTOP.
@@ -343,8 +379,8 @@ class _Loop:
             if kinds == "!" or any(path.startswith(self.place) for path in paths):
                 call = Call(len(self.result.calls), name, pid, paths)
                 self.result.calls.append(call)
-                if not self.result.killed:
-                    action = self.handler(call)
+                action = self.handler(call)
+                self.done = action is not None
         if action == KILL:
             self.result.killed = True
             if self.only_first:
@@ -362,8 +398,3 @@ class _Loop:
         for pid in self.known:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def name_of(number: int) -> str:
-    """ENOSPC for 28, and so on."""
-    return errno.errorcode[number]

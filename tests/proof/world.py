@@ -20,13 +20,14 @@ import tracer
 from boxes import BUSYBOX
 from fake_registry import FakeRegistry
 from registrykit import make_image, serve
+from support import import_all, unmount_below
 
 from layerfs import Store
 from layerfs.cli import main
 from layerfs.containers import create_options
 from layerfs.layers import LayerStore
 
-__all__ = ["SCENARIOS", "Scenario", "World", "said", "unmount_below"]
+__all__ = ["SCENARIOS", "Scenario", "World", "said"]
 
 BOX = tar.archive(
     tar.directory("bin", mode=0o755),
@@ -77,13 +78,8 @@ def said(exc: Exception) -> str:
     return f"{line.name}:{line.lineno}: {type(exc).__name__}: {exc}"
 
 
-def unmount_below(place: Path) -> int:
-    """Unmount all below a directory; how many there were."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    mounts = [line.split()[4] for line in lines if line.split()[4].startswith(f"{place}/")]
-    for mount in reversed(mounts):
-        subprocess.run(["umount", "-l", mount], check=True)
-    return len(mounts)
+def _fixed(template: Path) -> Path:
+    return template.with_name(f"{template.name}-fixed")
 
 
 @dataclass(frozen=True)
@@ -227,6 +223,7 @@ class World:
         os.environ["LAYERFS_RUN"] = str(self.place / "run")
         os.environ["REGISTRY_AUTH_FILE"] = str(self.base / "none.json")
         sys.dont_write_bytecode = True
+        import_all()
         self._registry()
         self._fill()
 
@@ -285,9 +282,7 @@ class World:
 
     def keep(self) -> None:
         """What is in place now is where every trial begins."""
-        unmount_below(self.place)
-        subprocess.run(["rm", "-rf", self.template], check=True)
-        subprocess.run(["cp", "-a", self.place, self.template], check=True)
+        self._put_aside(self.template)
         self.remember()
 
     def remember(self) -> None:
@@ -299,7 +294,7 @@ class World:
     def prepare(self, scenario: Scenario) -> Path:
         """The template of a scenario, in place too."""
         template = self.base / f"template-{scenario.name}"
-        self.reset(self.template)
+        self.reset(self.template, link=False)  # what is prepared may be written into
         if scenario.fresh:
             shutil.rmtree(self.place / "root")
             shutil.rmtree(self.place / "run")
@@ -309,14 +304,28 @@ class World:
                 with self.open() as store:
                     scenario.prepare(store, self.place)
             self.remember()
-        unmount_below(self.place)
-        subprocess.run(["cp", "-a", self.place, template], check=True)
+        self._put_aside(template)
         return template
 
-    def reset(self, template: Path) -> None:
+    def reset(self, template: Path, *, link: bool = True) -> None:
+        """A fresh copy. What is never written again is a ``link``: the disk then has no bytes of it to write."""
         unmount_below(self.place)
-        subprocess.run(["rm", "-rf", self.place], check=True)
-        subprocess.run(["cp", "-a", template, self.place], check=True)
+        script = 'rm -rf "$4" && cp -a "$1" "$4" && cp "$3" "$2/." "$4"'
+        words = [template, _fixed(template), "-al" if link else "-a", self.place]
+        subprocess.run(["sh", "-c", script, "sh", *words], check=True)
+
+    def _put_aside(self, template: Path) -> None:
+        """What is in place now into ``template``; layers, blobs and archives, which nobody writes again, beside it."""
+        unmount_below(self.place)
+        fixed = _fixed(template)
+        subprocess.run(["rm", "-rf", template, fixed], check=True)
+        subprocess.run(["cp", "-a", self.place, template], check=True)
+        (fixed / "root").mkdir(parents=True)
+        found = [*template.glob("root/layers"), *template.glob("root/blobs"), *template.glob("*.tar")]
+        for path in found:
+            path.rename(fixed / path.relative_to(template))
+        for path in (".", "root"):
+            (fixed / path).chmod((self.place / path).stat().st_mode if (self.place / path).exists() else 0o700)
 
     def words(self, scenario: Scenario) -> list[str]:
         return [word.format(place=self.place, host=self.host) for word in scenario.words]
@@ -324,6 +333,11 @@ class World:
     def command(self, scenario: Scenario, handler: Trial = lambda call: None, *, only_first: bool = False):
         words = self.words(scenario)
         return tracer.run(lambda: main(words), handler, self.place, scratch=self.scratch, only_first=only_first)
+
+    def again(self, scenario: Scenario) -> tracer.Result:
+        """The same command, left alone."""
+        words = self.words(scenario)
+        return tracer.plain(lambda: main(words), scratch=self.scratch)
 
     # ---- what must hold ----
 
