@@ -1,5 +1,6 @@
 """Roots to launch in, for tests: a busybox tree, EROFS layers, overlays; and one call that runs and waits."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,10 +13,28 @@ import pytest
 from tarbuild import archive, directory, file
 
 from layerfs import native
+from layerfs.errors import NativeError
 
 AT_FDCWD = -100
 BUSYBOX = Path("/bin/busybox")
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs the Debian package busybox-static")
+
+
+def _copies_detached() -> bool:
+    try:
+        mount = native.bind_mount(AT_FDCWD, "/", recursive=False)
+        try:
+            os.close(native.bind_mount(mount, "", recursive=False))
+        finally:
+            os.close(mount)
+    except NativeError as exc:
+        return exc.errno != errno.EINVAL
+    return True
+
+
+needs_detached_copies = pytest.mark.skipif(
+    not _copies_detached(), reason="needs Linux 6.15, which copies and stacks mounts that are attached nowhere"
+)
 DOCKER_CAPABILITIES = 0xA80425FB
 ALL_CAPABILITIES = (1 << 41) - 1
 APPLETS = (

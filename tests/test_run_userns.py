@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from boxes import add_box, needs_busybox, options, run
+from launchkit import needs_detached_copies
 
-from layerfs import Store
+from layerfs import Store, snapshots
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -30,6 +31,7 @@ def sh(store, runtime, script, **flags):
     return run(store, "sh", "-c", script, userns="auto", runtime=runtime, **flags)
 
 
+@needs_detached_copies
 def test_owners(store, runtime):
     script = "cat /proc/self/uid_map; id -u; stat -c '%u %g' /etc/passwd /data /data/seed /etc/hosts;"
     script += " touch /new; chown 7:8 /new; stat -c '%u %g' /new"
@@ -55,6 +57,7 @@ def test_two_have_different_numbers(store):
     second.remove()
 
 
+@needs_detached_copies
 def test_it_is_nobody_on_the_host(store, runtime, tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "secret").chmod(0o600)
@@ -71,6 +74,7 @@ def test_it_is_nobody_on_the_host(store, runtime, tmp_path):
     assert list((tmp_path / "dir").iterdir()) == []
 
 
+@needs_detached_copies
 def test_volumes_keep_their_owners(store, runtime):
     script = "stat -c '%u %g' /data/seed; touch /data/mine; chown 5 /data/mine"
     assert sh(store, runtime, script, volume=["vol:/data"], rm=True).out == "1000 0\n"
@@ -90,6 +94,7 @@ def output(container, script):
         return file.read()
 
 
+@needs_detached_copies
 def test_a_life(store, runtime, tmp_path):
     chosen = options("sh", "-c", "while :; do sleep 0.05; done", userns="auto", runtime=runtime, volume=["vol:/vol"])
     container = store.containers.start(chosen)
@@ -122,6 +127,7 @@ def test_a_life(store, runtime, tmp_path):
     store.containers.volumes.remove("vol")
 
 
+@needs_detached_copies
 @pytest.mark.parametrize("network", ["host", "none"])
 def test_nothing_is_left_and_our_directories_stay_closed(store, runtime, network):
     ran = sh(store, runtime, "cat /proc/self/mounts; ls -ln /sys/fs/cgroup; id -u; exit 3", network=network, rm=True)
@@ -131,6 +137,7 @@ def test_nothing_is_left_and_our_directories_stay_closed(store, runtime, network
     assert [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if ran.container.id in line] == []
 
 
+@needs_detached_copies
 def test_init_and_a_terminal_go_with_it(store, runtime):
     assert sh(store, runtime, "cat /proc/1/comm", init=True, rm=True).out == "layerfs-init\n"
     container = store.containers.start(
@@ -144,6 +151,7 @@ def test_init_and_a_terminal_go_with_it(store, runtime):
     container.remove(force=True)
 
 
+@needs_detached_copies
 def test_a_command_that_is_not_there(store, runtime):
     with pytest.raises(LayerfsError) as caught:
         run(store, "nothere", userns="auto", runtime=runtime, rm=True)
@@ -155,3 +163,18 @@ def test_what_it_cannot_go_with(store):
         store.containers.create(options("true", userns="auto", privileged=True))
     with pytest.raises(UnsupportedError, match="keep-id"):
         store.containers.create(options("true", userns="keep-id"))
+
+
+def test_auto_is_the_runtime_that_it_always_is(store):
+    made = [store.containers.create(options("true", userns=userns)) for userns in ("auto", "host")]
+    assert made[0].config.runtime == made[1].config.runtime
+    for container in made:
+        container.remove()
+
+
+def test_a_kernel_that_cannot_is_said(store, monkeypatch):
+    monkeypatch.setattr(snapshots, "_stacks_mapped", lambda: False)
+    container = store.containers.create(options("true", userns="auto"))
+    with pytest.raises(UnsupportedError, match="cannot stack mounts with other owners"):
+        container.start()
+    container.remove()

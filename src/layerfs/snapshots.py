@@ -9,10 +9,12 @@ database, and refuses until ``release``; a note of an earlier boot, or of a targ
 nothing.
 """
 
+import errno
 import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from layerfs.errors import (
     IntegrityError,
     InUseError,
     InvalidInputError,
+    NativeError,
     NotFoundError,
     UnsupportedError,
     system_errors,
@@ -198,7 +201,13 @@ class SnapshotStore:
         ``id_map``: owner 0 is seen as this number, and so on for so many; what is stored keeps its own.
         ``volatile``: no sync, ever, for a snapshot that will be thrown away. InUseError while it is mounted already,
         that is until ``release``. IntegrityError when the machine stopped while it was mounted ``volatile``.
+        UnsupportedError for an ``id_map`` where the kernel stacks no mounts with other owners.
         """
+        if id_map is not None and not _stacks_mapped():
+            raise UnsupportedError(
+                f"mount snapshot {key}: this kernel cannot stack mounts with other owners",
+                hint="--userns auto needs Linux 6.15 or newer",
+            )
         row = self._claim(key)
         try:
             self._reset_work(key)
@@ -337,6 +346,20 @@ def _open_in(directory: int, name: str, stack: ExitStack) -> int:
     fd = os.open(name, _PATH, dir_fd=directory)
     stack.callback(os.close, fd)
     return fd
+
+
+@cache
+def _stacks_mapped() -> bool:
+    """Whether a mount that is attached nowhere can be copied, as those with other owners have to be: Linux 6.15."""
+    try:
+        mount = native.bind_mount(-100, "/", recursive=False)
+        try:
+            os.close(native.bind_mount(mount, "", recursive=False))
+        finally:
+            os.close(mount)
+    except NativeError as exc:
+        return exc.errno != errno.EINVAL
+    return True
 
 
 def _userns(id_map: tuple[int, int], stack: ExitStack) -> int:

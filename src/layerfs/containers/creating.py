@@ -70,7 +70,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
             section=section,
             args=args,
             hostname=hostname,
-            runtime=_runtime(parts, options),
+            runtime=options.runtime if options.runtime != "auto" else parts.runtimes.get("auto").name,
             layers=tuple(map(str, image.diff_ids)),
             id_map=_id_map(parts) if options.userns == "auto" else None,
             support=str(support) if support is not None else None,
@@ -80,15 +80,6 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
         _publish(parts, config, image, fleeting=fleeting)
         undo.pop_all()
     return id, lock
-
-
-def _runtime(parts: Parts, options: CreateOptions) -> str:
-    """The runtime by name: for ``auto`` the built-in one, where no standard one has what the options ask for."""
-    if options.runtime != "auto":
-        return options.runtime
-    if options.userns == "auto":
-        return "builtin"
-    return parts.runtimes.get("auto").name
 
 
 def open_lock(parts: Parts, id: str) -> Lock:
