@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from boxes import RUNTIMES, missing
+from launchkit import busybox_root, descriptors
+
+from layerfs import native
+from layerfs.errors import NativeError
 
 ROOT = os.geteuid() == 0
 
@@ -23,6 +27,22 @@ def runtime(request: pytest.FixtureRequest) -> str:
     if reason := missing(request.param):
         pytest.skip(reason)
     return str(request.param)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A root to launch in."""
+    return busybox_root(tmp_path / "root")
+
+
+@pytest.fixture
+def no_descriptor_leaks() -> Iterator[None]:
+    """What a test opens is closed. A first launch opens what stays open."""
+    with pytest.raises(NativeError, match="no command"):
+        native.launch(native.LaunchSpec(args=[]))
+    before = descriptors()
+    yield
+    assert descriptors() == before
 
 
 def _mounts() -> set[str]:

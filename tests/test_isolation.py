@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +16,6 @@ from launchkit import (
     ALL_CAPABILITIES,
     AT_FDCWD,
     DOCKER_CAPABILITIES,
-    busybox_root,
-    descriptors,
     field,
     needs_busybox,
     run,
@@ -30,21 +28,7 @@ from layerfs import native
 from layerfs.errors import NativeError, UnsupportedError
 from layerfs.runtime.seccomp import seccomp_program
 
-pytestmark = [pytest.mark.root, needs_busybox]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return busybox_root(tmp_path / "root")
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_leaks() -> Iterator[None]:
-    with pytest.raises(NativeError, match="no command"):
-        native.launch(native.LaunchSpec(args=[]))
-    before = descriptors()
-    yield
-    assert descriptors() == before
+pytestmark = [pytest.mark.root, needs_busybox, pytest.mark.usefixtures("no_descriptor_leaks")]
 
 
 def test_tmpfs_with_options(tree: Path) -> None:

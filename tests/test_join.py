@@ -5,14 +5,11 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from launchkit import (
     DOCKER_CAPABILITIES,
-    busybox_root,
-    descriptors,
     field,
     needs_busybox,
     run,
@@ -25,21 +22,7 @@ from launchkit import (
 from layerfs import native
 from layerfs.errors import NativeError
 
-pytestmark = [pytest.mark.root, needs_busybox]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return busybox_root(tmp_path / "root")
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_leaks() -> Iterator[None]:
-    with pytest.raises(NativeError, match="no command"):
-        native.launch(native.LaunchSpec(args=[]))
-    before = descriptors()
-    yield
-    assert descriptors() == before
+pytestmark = [pytest.mark.root, needs_busybox, pytest.mark.usefixtures("no_descriptor_leaks")]
 
 
 def test_join_is_in_the_container_and_a_child_of_ours(tree: Path) -> None:

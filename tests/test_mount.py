@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from launchkit import descriptors, layer_file, opened
+from launchkit import descriptors, layer_file, needs_detached_copies, opened
 
 from layerfs import native
 from layerfs.errors import NativeError, UnsupportedError
@@ -107,6 +107,7 @@ def test_a_file_on_overlayfs_cannot_be_mounted_and_the_message_says_so(tmp_path:
         os.close(mount)
 
 
+@needs_detached_copies
 def test_upper_over_layers_top_most_first(tmp_path: Path, mounts: list[int]) -> None:
     (tmp_path / "upper").mkdir()
     (tmp_path / "work").mkdir()
@@ -128,6 +129,7 @@ def test_upper_over_layers_top_most_first(tmp_path: Path, mounts: list[int]) -> 
     assert not [name for name in attributes if "redirect" in name or "metacopy" in name]
 
 
+@needs_detached_copies
 def test_chmod_copies_the_data_up(tmp_path: Path, mounts: list[int]) -> None:
     (tmp_path / "upper").mkdir()
     (tmp_path / "work").mkdir()
@@ -141,6 +143,7 @@ def test_chmod_copies_the_data_up(tmp_path: Path, mounts: list[int]) -> None:
     assert "trusted.overlay.metacopy" not in os.listxattr(tmp_path / "upper/d/3")
 
 
+@needs_detached_copies
 def test_read_only_stacks(mounts: list[int]) -> None:
     for lowers, top in ((mounts[:1], b"0"), (mounts[::-1], b"11")):
         mount = native.overlay_mount(lowers)
@@ -161,6 +164,7 @@ def test_a_single_directory_is_bound_read_only(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()  # the directory itself stays writable
 
 
+@needs_detached_copies
 def test_readonly_with_upper_shows_the_upper(tmp_path: Path, mounts: list[int]) -> None:
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/new").write_bytes(b"n")
@@ -223,6 +227,7 @@ def test_volatile_and_userxattr_reach_the_kernel(tmp_path: Path) -> None:
         native.detach(tmp_path / "at")
 
 
+@needs_detached_copies
 def test_attach_detach(tmp_path: Path, mounts: list[int]) -> None:
     at = tmp_path / "at"
     at.mkdir()

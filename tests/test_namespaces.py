@@ -12,8 +12,8 @@ import pytest
 from launchkit import (
     DOCKER_CAPABILITIES,
     busybox_root,
-    descriptors,
     needs_busybox,
+    needs_detached_copies,
     opened,
     run,
     running,
@@ -24,21 +24,7 @@ from launchkit import (
 from layerfs import native
 from layerfs.errors import NativeError
 
-pytestmark = [pytest.mark.root, needs_busybox]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return busybox_root(tmp_path / "root")
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_leaks() -> Iterator[None]:
-    with pytest.raises(NativeError, match="no command"):
-        native.launch(native.LaunchSpec(args=[]))
-    before = descriptors()
-    yield
-    assert descriptors() == before
+pytestmark = [pytest.mark.root, needs_busybox, pytest.mark.usefixtures("no_descriptor_leaks")]
 
 
 def test_shared_namespaces(tree: Path) -> None:
@@ -88,6 +74,7 @@ def test_user_namespace_of_root(tree: Path) -> None:
     )
 
 
+@needs_detached_copies
 def test_idmapped_layers_need_no_chown(tmp_path: Path, tree: Path) -> None:
     for name in ("upper", "work"):
         (tmp_path / "snapshot" / name).mkdir(parents=True)
