@@ -40,7 +40,8 @@ def add_sources(
     from layerfs.build.remote import download
 
     directory = session.keeper.stack.enter_context(session.parts.ingest.directory("download"))
-    found = download(word, directory, checksum=Digest(checksum) if checksum else None, headers=_headers(session, word))
+    wanted = Digest(checksum) if checksum else None
+    found = download(word, directory, checksum=wanted, authorization=_authorization(session, word))
     if needs_name and not found.name:
         raise InvalidInputError(f"{word}: it has no name for a file in a directory", hint="name the file itself")
     with system_errors(f"keep {word}"):
@@ -57,14 +58,14 @@ def add_sources(
     return [msgspec.structs.replace(plain, unpack=bool(copy.unpack))]
 
 
-def _headers(session: Session, url: str) -> dict[str, str]:
+def _authorization(session: Session, url: str) -> str | None:
     """What the secrets HTTP_AUTH_HEADER_<host> and HTTP_AUTH_TOKEN_<host> say; it is not sent on to other hosts."""
     host = urlsplit(url).hostname or ""
     for name, form in (("HTTP_AUTH_HEADER", "{}"), ("HTTP_AUTH_TOKEN", "Bearer {}")):
         value = secret_value(session.options, session.environment, f"{name}_{host}")
         if value is not None:
-            return {"Authorization": form.format(value.decode("latin-1").strip())}
-    return {}
+            return form.format(value.decode("latin-1").strip())
+    return None
 
 
 def is_archive(source: Source) -> bool:

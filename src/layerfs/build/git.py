@@ -36,6 +36,10 @@ class GitSource(msgspec.Struct, frozen=True):
 def parse_git(text: str) -> GitSource | None:
     """``URL#ref:directory``, or the same as ``?ref=…&subdir=…``; None for a URL that is no repository."""
     url, _, fragment = text.partition("#")
+    try:
+        urlsplit(url)
+    except ValueError as exc:
+        raise InvalidInputError(f"{text}: not a URL ({exc})") from None
     ref, _, directory = fragment.partition(":")
     checksum = ""
     if url.startswith("github.com/"):

@@ -1,11 +1,16 @@
 """Files of the network: downloads, and URLs as contexts."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 import re
+import time
+from base64 import b64encode
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -16,14 +21,17 @@ from layerfs.build.options import BuildOptions
 from layerfs.build.session import Session
 from layerfs.build.tree import Cursor, Tree
 from layerfs.digest import Digest, Verifier
-from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, native_error
+from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, system_errors
 from layerfs.images import Image
+
+if TYPE_CHECKING:
+    from layerfs.registry.transport import Response, Transport
 
 __all__ = ["Download", "download", "git_tree", "layout_image", "named_tree", "url_context"]
 
-_SECONDS = 60
+_ATTEMPTS = 3
 _LIMIT = 1 << 40
-_REDIRECTS = 10
+_IN_URLS = "%/:=&?~#+!$,;'@()*[]"
 
 
 class Download(msgspec.Struct, frozen=True):
@@ -35,51 +43,89 @@ class Download(msgspec.Struct, frozen=True):
 
 
 def download(
-    url: str, directory: Path, *, checksum: Digest | None = None, headers: dict[str, str] | None = None
+    url: str, directory: Path, *, checksum: Digest | None = None, authorization: str | None = None
 ) -> Download:
-    """Bring a file into a directory of our own. RegistryError (as of any server), IntegrityError for the checksum."""
-    import urllib3  # most builds need none
+    """Bring a file into a directory of our own, by the proxies of the environment, with its times of waiting bounded.
 
-    path = directory / "download"
-    verifier = Verifier(checksum, None, f"download {url}") if checksum is not None else None
-    total = 0
-    shown = _shown(url)
+    RegistryError (as of any server), NotFoundError, IntegrityError for the checksum. ``authorization`` is not sent on
+    to other hosts.
+    """
+    # Imported here: urllib3 takes tens of milliseconds, and most builds bring nothing.
+    from layerfs.registry.config import find_tls
+    from layerfs.registry.connection import Timeouts
+    from layerfs.registry.retry import Retry
+    from layerfs.registry.transport import ConnectError, Transport
+
+    plain, own = _without_user(url)
+    transport = Transport(find_tls, lambda host: False, os.environ, Timeouts())
+    retry, attempt = Retry(attempts=_ATTEMPTS), 0
     try:
-        with urllib3.PoolManager(
-            timeout=urllib3.Timeout(_SECONDS), retries=urllib3.Retry(3, redirect=_REDIRECTS)
-        ) as pool:
-            response = pool.request(
-                "GET", url, preload_content=False, headers={"Accept-Encoding": "identity", **(headers or {})}
-            )
+        while True:
             try:
-                if response.status != 200:
-                    error = NotFoundError if response.status in (404, 410) else RegistryError
-                    raise error(f"download {shown}: the server says {response.status} {response.reason or ''}".rstrip())
-                with open(path, "xb") as file:
-                    while piece := response.read(PIECE):
-                        total += len(piece)
-                        if total > _LIMIT:
-                            raise InvalidInputError(f"download {shown}: more than {_LIMIT} bytes")
-                        if verifier is not None:
-                            verifier.update(piece)
-                        file.write(piece)
-                modified = response.headers.get("Last-Modified")
-                disposition = response.headers.get("Content-Disposition", "")
-            finally:
-                response.release_conn()
-    except (urllib3.exceptions.HTTPError, ValueError) as exc:
-        raise RegistryError(f"download {shown}: {exc}", temporary=True) from None
-    except OSError as exc:
-        raise native_error(exc, f"download {shown}") from exc
+                return _bring(transport, plain, directory / "download", checksum, authorization or own)
+            except RegistryError as exc:
+                if isinstance(exc, ConnectError) and exc.temporary:
+                    exc.hint = "see whether the URL is right, and the proxies that HTTP_PROXY and HTTPS_PROXY name"
+                attempt += 1
+                time.sleep(retry.pause(exc, attempt))
+    finally:
+        transport.close()
+
+
+def _bring(transport: Transport, url: str, path: Path, checksum: Digest | None, authorization: str | None) -> Download:
+    """One attempt at a download."""
+    what = f"download {_shown(url)}"
+    verifier = Verifier(checksum, None, what) if checksum is not None else None
+    response = transport.send("GET", url, {}, authorization=authorization)
+    try:
+        _check_status(response, what)
+        with system_errors(what), open(path, "wb") as file:
+            total = 0
+            while piece := response.read_some(PIECE):
+                total += len(piece)
+                if total > _LIMIT:
+                    raise InvalidInputError(f"{what}: more than {_LIMIT} bytes")
+                if verifier is not None:
+                    verifier.update(piece)
+                file.write(piece)
+    finally:
+        response.close()
     if verifier is not None:
         verifier.finish()
-    return Download(path, _name(url, disposition), _time(modified))
+    headers = response.headers
+    return Download(path, _name(url, headers.get("Content-Disposition", "")), _time(headers.get("Last-Modified")))
+
+
+def _check_status(response: Response, what: str) -> None:
+    from layerfs.registry.retry import TEMPORARY_STATUS  # as above
+
+    status = response.status
+    if status in (404, 410):
+        raise NotFoundError(f"{what}: the server has no such file ({status})")
+    if status in (401, 403):
+        host = urlsplit(response.url).hostname
+        raise RegistryError(
+            f"{what}: the server lets nobody without credentials have it ({status})",
+            status=status,
+            hint=f"give a secret HTTP_AUTH_TOKEN_{host} or HTTP_AUTH_HEADER_{host}",
+        )
+    if status != 200:
+        temporary = status in TEMPORARY_STATUS
+        raise RegistryError(f"{what}: the server says {status}", status=status, temporary=temporary)
+
+
+def _without_user(url: str) -> tuple[str, str | None]:
+    """A URL as it can be sent, and the Authorization that a user and password in it mean."""
+    parts = urlsplit(url)
+    user, sign, host = parts.netloc.rpartition("@")
+    plain = quote(urlunsplit((parts.scheme, host, parts.path, parts.query, "")), safe=_IN_URLS)
+    return plain, f"Basic {b64encode(unquote(user).encode()).decode()}" if sign else None
 
 
 def _shown(url: str) -> str:
     """Without a password and without what may be a token."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _name(url: str, disposition: str) -> str:
