@@ -166,7 +166,7 @@ class Proof:
         passed = {path.name.split(".")[0]: path.read_text().splitlines() for path in self.place.glob("*.passed")}
         for what, file in (
             ("hostile archives", "test_hostile.py"),
-            ("hostile documents (indexes, manifests, configurations)", "test_documents.py"),
+            ("hostile documents (indexes, manifests, configurations)", "test_hostile_documents.py"),
         ):
             self.counts[what] = len(_inputs(name for name in passed.get("hostile", ()) if file in name))
         known = re.findall(r"cve[-_](\d{4})[-_](\d+)", "\n".join(passed.get("cve", ())).lower())

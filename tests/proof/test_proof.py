@@ -82,9 +82,9 @@ def test_some_suites(
 def test_hostile_inputs_are_counted_once(proof: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = ["test_hostile.py::test_outcome[a-erofs]", "test_hostile.py::test_outcome[a-dir]"]
     names += [
-        "test_documents.py::test_load[b]",
-        "test_documents.py::test_run[b-runc]",
-        "test_documents.py::test_load[c]",
+        "test_hostile_documents.py::test_load[b]",
+        "test_hostile_documents.py::test_run[b-runc]",
+        "test_hostile_documents.py::test_load[c]",
     ]
     (tmp_path / "hostile.json.passed").write_text("".join(f"tests/hostile/{name}\n" for name in names))
     proof.Proof(tmp_path, 1.0).report()
