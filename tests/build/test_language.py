@@ -270,3 +270,13 @@ def test_a_context_for_an_image_of_another_spelling(kit):
 def test_scratch_for_an_image(kit):
     kit.build("FROM box\nCOPY a /\n", {"a": "1"}, contexts={"box": "docker-image://scratch"})
     assert kit.paths("/") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("mount", "hint"),
+    [("type=tmp,target=/x", "tmpfs"), ("typ=tmpfs,target=/x", "type"), ("type=cache,target=/x,sharin=x", "sharing")],
+)
+def test_what_was_meant_by_a_mount(mount, hint):
+    with pytest.raises(InvalidInputError) as caught:
+        parse(f"FROM a\nRUN --mount={mount} true\n".encode())
+    assert caught.value.hint == f"did you mean {hint}?"

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from layerfs.build.instructions import Arg, Copy, Dockerfile, From, Instruction, Meta, Mount, Run, StageText
@@ -186,7 +186,7 @@ def _mount(text: str) -> Mount:
     if "$" in kind:
         return Mount(kind, options)  # the rest when it is known
     if kind not in _MOUNTS:
-        raise _Problem(f"--mount={text}: unknown type {kind!r}", "known are " + ", ".join(_MOUNTS))
+        raise _Problem(f"--mount={text}: unknown type {kind!r}", _meant(kind, _MOUNTS))
     # ``ro`` of a bind and ``rw`` of a cache say what is so anyway.
     for plain, opposite in (("ro", "rw"), ("rw", "ro")):
         if plain in options and plain not in _MOUNTS[kind] and opposite in _MOUNTS[kind]:
@@ -200,9 +200,14 @@ def _mount(text: str) -> Mount:
     return Mount(kind, options)
 
 
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known := list(known), 1)
+    return f"did you mean {close[0]}?" if close else "known are " + ", ".join(known)
+
+
 def _check_mount_option(text: str, kind: str, name: str, value: str) -> None:
     if name not in _MOUNTS[kind]:
-        raise _Problem(f"--mount={text}: unknown option {name!r}", f"{kind} has " + ", ".join(sorted(_MOUNTS[kind])))
+        raise _Problem(f"--mount={text}: unknown option {name!r}", _meant(name, sorted({*_MOUNTS[kind], "type"})))
     if name in _SWITCHES and value.lower() not in ("true", "false", "1", "0"):
         raise _Problem(f"--mount={text}: {name} is true or false")
     if "$" in value:
