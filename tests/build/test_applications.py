@@ -26,7 +26,7 @@ UNREACHABLE = re.compile(
 @pytest.fixture(scope="module")
 def debian(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layerfs]:
     """The command, over a store that has the image ``debian:bookworm``."""
-    archive = debian_tar(Path(pytestconfig.cache.mkdir("debian")))
+    archive = debian_tar(pytestconfig, "gcc", "libc6-dev", "make", "python3-venv")
     layerfs = Layerfs(tmp_path_factory.mktemp("applications"))
     layerfs("import", archive, "debian:bookworm")
     yield layerfs

@@ -1,42 +1,19 @@
 """A Debian with real servers in it, made once and kept in pytest's cache; an image of it in a store for the session."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli.conftest import Layerfs
+from debian import debian_tar
 
-PACKAGES = ("nginx-light", "postgresql")
-SUITE = "bookworm"
 CGROUPS = Path("/sys/fs/cgroup")
-
-
-def _root_fs(cache: Path) -> Path:
-    """The tar of the root file system; skips where it cannot be made."""
-    done = cache / f"{SUITE}-{'-'.join(PACKAGES)}.tar"
-    if done.exists():
-        return done
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("needs the Debian package mmdebstrap")
-    part = done.with_name(f".{os.getpid()}-{done.name}")
-    words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, part]
-    try:
-        made = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
-        if made.returncode != 0:
-            pytest.skip(f"the Debian archive cannot be reached: {made.stderr[-300:]}")
-        part.rename(done)
-    finally:
-        part.unlink(missing_ok=True)
-    return done
 
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layerfs]:
     """The command, over a store that has the image ``servers``."""
-    archive = _root_fs(Path(pytestconfig.cache.mkdir("services")))
+    archive = debian_tar(pytestconfig, "nginx-light", "postgresql")
     layerfs = Layerfs(tmp_path_factory.mktemp("services"))
     layerfs("import", archive, "servers")
     yield layerfs

@@ -1,4 +1,4 @@
-"""A Debian with a compiler and Python in it, made once and kept in pytest's cache, and this machine's settings of
+"""A Debian with the packages that tests ask for, made once and kept in pytest's cache; and this machine's settings of
 package registries, which builds get as secrets."""
 
 import fcntl
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 SUITE = "bookworm"
-PACKAGES = ("gcc", "libc6-dev", "make", "python3-venv")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def debian_tar(cache: Path) -> Path:
-    """The tar of the root file system; skips where it cannot be made."""
-    done = cache / f"{SUITE}-{'-'.join(PACKAGES)}.tar"
+def debian_tar(config: pytest.Config, *packages: str) -> Path:
+    """The tar of a root file system with packages; skips where it cannot be made."""
+    cache = Path(config.cache.mkdir("debian"))
+    done = cache / f"{SUITE}-{'-'.join(packages)}.tar"
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several processes run tests at once
         if done.exists():
@@ -24,7 +24,7 @@ def debian_tar(cache: Path) -> Path:
         if shutil.which("mmdebstrap") is None:
             pytest.skip("needs the Debian package mmdebstrap")
         part = done.with_name(f".{done.name}")
-        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, part]
+        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, part]
         try:
             made = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
             if made.returncode != 0:
