@@ -274,6 +274,17 @@ def test_wrong_caches(kit, text):
         kit.build("FROM box", cache_to=(text,))
 
 
+@pytest.mark.parametrize(
+    ("kind", "instead"), [("inline", "type=registry,ref="), ("gha", "type=local,dest="), ("s3", "there are")]
+)
+def test_what_to_write_instead(kit, kind, instead):
+    from layerfs.errors import InvalidInputError
+
+    with pytest.raises(InvalidInputError, match=f"'{kind}' is not known") as caught:
+        kit.build("FROM box", cache_to=(f"type={kind}",))
+    assert instead in caught.value.hint
+
+
 # ---- the same again ----
 
 

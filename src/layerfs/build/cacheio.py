@@ -32,6 +32,10 @@ _VERSION = 1
 _LIMIT = 100_000
 _TO = {"type", "ref", "dest", "mode", "ignore-error"}
 _FROM = {"type", "ref", "src"}
+_INSTEAD = {
+    "inline": "an image has no cache in it here; type=registry,ref=NAME leaves one beside it",
+    "gha": "type=local,dest=DIR (or src=DIR) makes a directory that a workflow can keep",
+}
 
 
 def parse_cache(text: str, known: set[str]) -> dict[str, str]:
@@ -47,7 +51,8 @@ def parse_cache(text: str, known: set[str]) -> dict[str, str]:
     wanted = {"registry": "ref", "local": "dest" if "dest" in known else "src"}.get(found.get("type", ""))
     if wanted is None:
         raise InvalidInputError(
-            f"cache {text!r}: the type {found.get('type', '')!r} is not known", hint="there are registry and local"
+            f"cache {text!r}: the type {found.get('type', '')!r} is not known",
+            hint=_INSTEAD.get(found.get("type", "")) or "there are registry and local",
         )
     if not found.get(wanted):
         raise InvalidInputError(f"cache {text!r}: {wanted} is missing")
