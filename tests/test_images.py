@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError, InUseError, InvalidInputError, NotFoundError
+from layerfs.errors import IntegrityError, InUseError, InvalidInputError, LayerfsError, NotFoundError
 from layerfs.oci import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor, Index, Platform, descriptor_of, encode
 from layerfs.store import Store
 
@@ -156,8 +156,10 @@ def test_an_image_that_goes_while_all_are_listed_is_left_out(
     monkeypatch.setattr(store.database, "images", lambda: rows)
     assert [image.familiar_names for image in store.images.list()] == [("app:2",)]
     store.content.delete(store.images.get("app:2").id)
-    with pytest.raises(NotFoundError):
-        store.images.list()
+    damaged: list[LayerfsError] = []
+    assert store.images.list(damaged) == []
+    assert [str(error)[:18] for error in damaged] == ["image app:2: blob "]
+    assert store.images.list() == []
 
 
 def test_a_sweep_while_an_image_is_made_takes_none_of_it(store: Store, tmp_path: Path) -> None:

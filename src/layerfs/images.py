@@ -12,7 +12,7 @@ import msgspec
 
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError, InUseError, InvalidInputError, NotFoundError
+from layerfs.errors import IntegrityError, InUseError, InvalidInputError, LayerfsError, NotFoundError
 from layerfs.metadata import Database, ImageRow
 from layerfs.oci import (
     CONFIG_LIMIT,
@@ -89,6 +89,7 @@ class Removal(msgspec.Struct, frozen=True):
 # Inside the class ``list`` is its method.
 Images = list[Image]
 Removals = list[Removal]
+Errors = list[LayerfsError]
 _Rows = list[ImageRow]
 
 
@@ -157,18 +158,28 @@ class ImageStore:
         # Of several targets with one image ID the one that has names says more.
         return max(rows, key=lambda row: len(self._database.names(row.target.digest)), default=None)
 
-    def list(self) -> Images:
-        """All images that have a configuration, the newest first."""
+    def list(self, damaged: Errors | None = None) -> Images:
+        """All images that have a configuration, the newest first.
+
+        One whose documents are lost or damaged hides no other: it is left out, and ``damaged`` is told why.
+        """
         found = []
         for row in self._database.images():
             try:
                 if row.image_id is not None:
                     found.append(self._load(row, None))
-            except NotFoundError:
-                if self._database.image(row.target.digest) is not None:
-                    raise
-                # Another process has removed it meanwhile.
+            except (NotFoundError, IntegrityError) as exc:
+                # Unless another process has removed it meanwhile.
+                if damaged is not None and self._database.image(row.target.digest) is not None:
+                    damaged.append(self._damaged(row, exc))
         return found
+
+    def _damaged(self, row: ImageRow, reason: LayerfsError) -> IntegrityError:
+        names = [Reference.parse(name).familiar for name, _ in self._database.names(row.target.digest)]
+        what = ", ".join(names) or row.target.digest
+        return IntegrityError(
+            f"image {what}: {reason}", hint="mended by layerfs system check --repair, or pull or rmi it"
+        )
 
     def load(self, row: ImageRow, platform: Platform | None = None) -> Image:
         """Read the image of a row."""

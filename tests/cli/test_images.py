@@ -120,6 +120,25 @@ def test_no_name_can_be_taken_for_a_digest_or_an_id(layerfs, small, name, reason
     layerfs("tag", small.removeprefix("sha256:"), "again:1")
 
 
+@pytest.mark.parametrize("lost", ["manifest", "configuration"])
+def test_a_damaged_image_does_not_hide_the_others(layerfs, small, lost):
+    (layerfs.place / "other.tar").write_bytes(tar_of({"other": b"o"}))
+    other = layerfs("import", layerfs.place / "other.tar", "other:1").strip()
+    documents = {path.name for path in (layerfs.place / "root/blobs/sha256").iterdir()}
+    manifest = layerfs("inspect", "-f", "{{.Descriptor.digest}}", "small:1").strip()
+    gone = (manifest if lost == "manifest" else small).removeprefix("sha256:")
+    assert gone in documents
+    (layerfs.place / "root/blobs/sha256" / gone).unlink()
+    result = layerfs.process("images", "-q", "--no-trunc", code=3)
+    assert result.stdout.decode() == f"{other}\n"
+    assert result.stderr.startswith(b"layerfs images: image small:1: blob ")
+    assert b"system check --repair" in result.stderr
+    layerfs("system", "df")
+    layerfs("image", "prune", "-af")
+    assert layerfs("rmi", "small:1").startswith("Untagged: small:1\n")
+    assert layerfs("images", "-q") == ""
+
+
 def test_rmi_without_prune_leaves_the_layer_to_prune(layerfs, small):
     assert layerfs.lines("rmi", "--no-prune", "small:1")[-1] == f"Deleted: {small}"
     layer = next((layerfs.place / "root" / "layers").rglob("*/*"))
@@ -132,7 +151,7 @@ def test_rmi_without_prune_leaves_the_layer_to_prune(layerfs, small):
     ("words", "code"),
     [
         (("tag", "small:1", "UPPER"), 2), (("tag", "small:1", "a@sha256:" + "0" * 64), 2), (("tag", "nope", "x"), 1),
-        (("tag", "small:1"), 2), (("rmi",), 2), (("history", "nope"), 1), (("inspect", "a b"), 2),
+        (("tag", "small:1"), 2), (("rmi",), 2), (("history", "nope"), 1), (("inspect", "a b"), 1),
         (("inspect", "nope"), 1), (("history",), 2), (("images", "a", "b"), 2),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from layerfs.cli.texts import NONE, image_names, matches_reference, shown_id
 from layerfs.cli.units import ago, size, stamp
 
 if TYPE_CHECKING:
+    from layerfs.errors import LayerfsError
     from layerfs.images import Image
 
 __all__ = ["COMMAND", "run"]
@@ -51,24 +52,28 @@ _TABLE = Table(
 _WITH_DIGESTS = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size")
 
 
-def run(args: Args, context: Context) -> None:
-    """Print a row for each name of each image, the newest first."""
+def run(args: Args, context: Context) -> int:
+    """Print a row for each name of each image, the newest first, then what is wrong with those that are damaged."""
     filters = Filters(args.filter, _FILTERS)
-    images = sorted(_filtered(context, filters), key=lambda image: -image.created)
+    damaged: list[LayerfsError] = []
+    images = sorted(_filtered(context, filters, damaged), key=lambda image: -image.created)
     patterns = [*filters["reference"], *args.rest]
     rows = list(_rows(images, patterns, filters.flag("dangling"), args))
     if args.quiet:
         rows = list({row["ID"]: row for row in rows}.values())
     fields = _WITH_DIGESTS if args.digests else ()
     context.out(rows_text(rows, _TABLE, format=args.format, quiet=args.quiet, fields=fields))
+    for error in damaged:
+        context.report(str(error), error.hint)
+    return damaged[0].exit_code if damaged else 0
 
 
-def _filtered(context: Context, filters: Filters) -> Iterator[Image]:
+def _filtered(context: Context, filters: Filters, damaged: list[LayerfsError]) -> Iterator[Image]:
     images = context.store.images
     before = [images.get(text).created for text in filters["before"]]
     since = [images.get(text).created for text in filters["since"]]
     until = filters.until()
-    for image in images.list():
+    for image in images.list(damaged):
         if before and not all(image.created < when for when in before):
             continue
         if since and not all(image.created > when for when in since):
