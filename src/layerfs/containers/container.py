@@ -119,7 +119,7 @@ class Container(ContainerContents):
             return code
         finally:
             if self._state.auto_remove:
-                running.remove_all(self._parts, self.id)
+                running.remove_all(self._parts, self.id, config=self.config)
                 self._event("destroy")
             else:
                 self._look()

@@ -36,8 +36,8 @@ _FIRST_ID, _LAST_ID = 1 << 30, (1 << 31) - (1 << 16)  # above what distributions
 _HOSTNAME = r"[a-zA-Z0-9_]([a-zA-Z0-9._-]{0,62}[a-zA-Z0-9_])?"
 
 
-def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = False) -> tuple[str, Lock]:
-    """Make a container of ``options``; its ID, and its lock, which is held.
+def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = False) -> tuple[Config, Lock]:
+    """Make a container of ``options``; its record, and its lock, which is held.
 
     Raises NotFoundError for the image, ExistsError for the name, InvalidInputError and UnsupportedError for options.
     """
@@ -79,7 +79,7 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
         parts.write_config(config)
         _publish(parts, config, image, fleeting=fleeting)
         undo.pop_all()
-    return id, lock
+    return config, lock
 
 
 def open_lock(parts: Parts, id: str) -> Lock:

@@ -31,8 +31,10 @@ def needs_no_look(row: ContainerRow) -> bool:
 class ContainerFacts:
     """What a container is, and how it is; ``refresh`` looks again."""
 
-    def __init__(self, parts: Parts, row: ContainerRow, given: str = "") -> None:
-        """``given``: as its user named it, by name or ID."""
+    def __init__(self, parts: Parts, row: ContainerRow, given: str = "", *, config: Config | None = None) -> None:
+        """``given``: as its user named it, by name or ID. ``config``: for who has it already."""
+        if config is not None:
+            self.__dict__["config"] = config
         self._parts = parts
         self._given = given or row.name
         self._row = row

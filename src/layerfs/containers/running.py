@@ -174,11 +174,12 @@ def clean_up(parts: Parts, id: str) -> None:
         remove_tree(socket_directory(parts, id))
 
 
-def remove_all(parts: Parts, id: str, *, volumes: bool = True) -> None:
-    """Remove a container whose lock is held, with its anonymous volumes; the row goes first."""
+def remove_all(parts: Parts, id: str, *, volumes: bool = True, config: Config | None = None) -> None:
+    """Remove a container whose lock is held, with its anonymous volumes; the row goes first. ``config``: for who has
+    it already."""
     anonymous: list[str] = []
     with suppress(IntegrityError, NotFoundError):  # half written, where its maker was killed
-        anonymous = [use.volume for use in parts.config(id).mounts if use.anonymous]
+        anonymous = [use.volume for use in (config or parts.config(id)).mounts if use.anonymous]
     with suppress(NotFoundError):
         mounted = parts.snapshots.row(id).mounted
         if mounted:  # for a user, who removes it now

@@ -101,11 +101,11 @@ class ContainerStore:
     @contextmanager
     def _created(self, options: CreateOptions, *, fleeting: bool) -> Iterator[Container]:
         starting.refuse_unsupported(options)
-        id, lock = creating.create_container(self._parts, options, fleeting=fleeting)
+        config, lock = creating.create_container(self._parts, options, fleeting=fleeting)
         try:
-            container = Container(self._parts, self._parts.database.container(id))
+            container = Container(self._parts, self._parts.database.container(config.id), config=config)
             self._parts.events.add(
-                "container", "create", id, {**container.labels, "image": options.image, "name": container.name}
+                "container", "create", config.id, {**container.labels, "image": options.image, "name": container.name}
             )
             yield container
         finally:
