@@ -16,7 +16,7 @@ from layerfs.errors import InvalidInputError, NotFoundError
 from layerfs.exchange.parts import StoreParts, about
 from layerfs.images import Image
 from layerfs.leases import Lease, NoLease
-from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, Platform, is_config, is_layer, parse_manifest
+from layerfs.oci import MANIFEST_LIMIT, Descriptor, Index, Platform, is_image, is_layer, parse_manifest
 from layerfs.reference import Reference
 from layerfs.registry.access import Access
 from layerfs.registry.source import RegistrySource
@@ -183,4 +183,4 @@ def _image(parts: StoreParts, target: Descriptor) -> Image | None:
     if row is None or row.image_id is None:
         return None
     image = parts.images.load(row)
-    return image if is_config(image.manifest.config.media_type) else None
+    return image if is_image(image.manifest) else None
