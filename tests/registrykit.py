@@ -6,11 +6,12 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_registry import MANIFEST_TYPE, FakeRegistry, digest_of
 
 from layerfs.registry.access import Access
@@ -159,3 +160,21 @@ class Notes:
 
     def note(self, text: str) -> None:
         self.texts.append(text)
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def reach(tmp_path: Path) -> Iterator[Access]:
+    with access(tmp_path) as reach:
+        yield reach
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(tmp_path) as store:
+        yield store

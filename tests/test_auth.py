@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_registry import FakeRegistry, Fault
-from registrykit import access, make_image, serve
+from registrykit import access, make_image, reach, serve
 
 from layerfs.errors import InvalidInputError, RegistryError, UnauthorizedError
 from layerfs.exchange import list_tags, log_in, log_out
@@ -20,6 +20,8 @@ from layerfs.registry.access import Access
 from layerfs.registry.challenge import parse_challenges
 from layerfs.registry.config import Endpoint
 from layerfs.registry.credentials import Credentials, CredentialStore
+
+__all__ = ["reach"]
 
 IMAGE = make_image((2000,))
 
@@ -36,12 +38,6 @@ def bearer() -> Iterator[FakeRegistry]:
     with FakeRegistry(auth="bearer") as registry:
         serve(registry, "team/app", "v1", IMAGE)
         yield registry
-
-
-@pytest.fixture
-def reach(tmp_path: Path) -> Iterator[Access]:
-    with access(tmp_path) as reach:
-        yield reach
 
 
 def home(tmp_path: Path) -> Path:

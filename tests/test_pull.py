@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +25,10 @@ from registrykit import (
     make_image,
     make_index,
     noise,
-    open_store,
+    reach,
+    registry,
     serve,
+    store,
 )
 
 from layerfs.digest import Digest
@@ -47,26 +48,10 @@ from layerfs.registry.connection import Timeouts
 from layerfs.registry.retry import Retry
 from layerfs.store import Store
 
+__all__ = ["reach", "registry", "store"]
+
 IMAGE = make_image()
 AMD64 = Platform(os="linux", architecture="amd64")
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path) as store:
-        yield store
-
-
-@pytest.fixture
-def reach(tmp_path: Path) -> Iterator[Access]:
-    with access(tmp_path) as reach:
-        yield reach
 
 
 def check_whole(store: Store, reference: str, made: MadeImage) -> None:

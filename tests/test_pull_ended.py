@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from boxes import add_box
 from fake_registry import FakeRegistry, Fault, digest_of
-from registrykit import access, make_image, open_store, serve
+from registrykit import access, make_image, open_store, registry, serve
 
 from layerfs.digest import Digest
 from layerfs.errors import RegistryError
@@ -25,17 +25,13 @@ from layerfs.registry.retry import Retry
 from layerfs.registry.source import RegistrySource
 from layerfs.registry.transport import Transport
 
+__all__ = ["registry"]
+
 TWO = make_image((900_000, 800_000), seed=21)
 ONE = make_image((2_000_000,), seed=22)
 Command = Callable[..., "subprocess.Popen[str]"]
 PATIENCE = 2.0
 """Seconds from Ctrl-C to the end of the command."""
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 @pytest.fixture

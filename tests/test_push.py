@@ -19,8 +19,9 @@ from registrykit import (
     make_image,
     make_index,
     noise,
-    open_store,
+    reach,
     serve,
+    store,
     tar_of,
 )
 
@@ -43,6 +44,8 @@ from layerfs.registry.credentials import Credentials
 from layerfs.registry.sink import RegistrySink
 from layerfs.store import Store
 
+__all__ = ["reach", "store"]
+
 IMAGE = make_image((300_000, 3_000), seed=4)
 LAYER = digest_of(IMAGE.layers[0])
 
@@ -57,18 +60,6 @@ def source() -> Iterator[FakeRegistry]:
 def target() -> Iterator[FakeRegistry]:
     with FakeRegistry() as registry:
         yield registry
-
-
-@pytest.fixture
-def reach(tmp_path: Path) -> Iterator[Access]:
-    with access(tmp_path) as reach:
-        yield reach
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(tmp_path) as store:
-        yield store
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ import pytest
 from fake_registry import FakeRegistry, Fault, digest_of
 from hypothesis import given
 from hypothesis import strategies as st
-from registrykit import QUICK, access, make_image, noise, serve
+from registrykit import QUICK, access, make_image, noise, reach, registry, serve
 from suites.blob_suite import BlobSuite, Place
 
 from layerfs.digest import Digest
@@ -44,19 +43,9 @@ from layerfs.registry.sink import RegistrySink
 from layerfs.registry.source import RegistrySource
 from layerfs.registry.transport import Transport, origin_of, redact
 
+__all__ = ["reach", "registry"]
+
 IMAGE = make_image((2000,))
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def reach(tmp_path: Path) -> Iterator[Access]:
-    with access(tmp_path) as reach:
-        yield reach
 
 
 def client_of(reach: Access, registry: FakeRegistry, repository: str = "app") -> Client:
