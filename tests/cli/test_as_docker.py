@@ -65,11 +65,6 @@ def test_inspect_has_the_members_that_docker_users_ask_for(layerfs, box):
     assert ask("{{.Config.StopTimeout}} {{.State.OOMKilled}} {{.RestartCount}}") == "7 false 0"
 
 
-def test_auto_takes_the_runtime_that_has_what_is_asked_for(layerfs, box):
-    layerfs("create", "--name", "one", "--userns", "auto", "box")
-    assert layerfs("inspect", "-f", "{{.HostConfig.Runtime}}", "one") == "builtin\n"
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_half_made(layerfs, tmp_path, number):
     words = [sys.executable, "-m", "layerfs", "import", "-", "half"]
