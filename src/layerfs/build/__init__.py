@@ -4,7 +4,8 @@ lines, parser, instructions   text -> what it says, every mistake with file and 
 plan                          stages: which there are, which are needed
 context, tree, ignore         where files come from, read without following links
 cache, fingerprint, stamp     what need not be done again
-stage, running, copying       one instruction after the other: a command in a snapshot, files into a layer
+stage, running                one instruction after the other: a command in a snapshot,
+copying, placing              files into a layer
 output                        images, archives, trees
 check                         what docker's linter warns of
 building                      ``build``: all of it in order

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from layerfs.build.cache import CacheRecord, cache_key
-from layerfs.build.copying import CopyFlags, Piece, Source, gather, known_content, lay_out, make_directory, write_layer
+from layerfs.build.copying import CopyFlags, Piece, Source, gather, known_content
 from layerfs.build.ignore import Matcher
 from layerfs.build.instructions import Copy
 from layerfs.build.modes import parse_chmod, resolve_chown
+from layerfs.build.placing import lay_out, make_directory, write_layer
 from layerfs.build.session import Session
 from layerfs.build.state import StageState
 from layerfs.build.tree import Tree, is_pattern

@@ -15,10 +15,11 @@ import msgspec
 from layerfs import native
 from layerfs.build.cache import CacheRecord, cache_key
 from layerfs.build.cachemounts import CacheMounts
-from layerfs.build.copying import CopyFlags, Source, gather, known_content, lay_out, write_layer
+from layerfs.build.copying import CopyFlags, Source, gather, known_content
 from layerfs.build.copystep import keep_layer
 from layerfs.build.instructions import Mount, Run
 from layerfs.build.parser import parse_mount
+from layerfs.build.placing import lay_out, write_layer
 from layerfs.build.plan import PROXIES
 from layerfs.build.running import Command
 from layerfs.build.secrets import agent_socket, secret_value

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from layerfs.build.cache import CacheRecord, cache_key
-from layerfs.build.copying import CopyFlags, make_directory, write_layer
+from layerfs.build.copying import CopyFlags
 from layerfs.build.copystep import copy_step, keep_layer
 from layerfs.build.instructions import Arg, Copy, Instruction, Meta, Run
 from layerfs.build.lines import Line, read_lines
 from layerfs.build.modes import resolve_owner
 from layerfs.build.parser import parse_instruction
+from layerfs.build.placing import make_directory, write_layer
 from layerfs.build.plan import Stage
 from layerfs.build.runstep import run_step, shown_command
 from layerfs.build.session import Session, located
