@@ -260,7 +260,7 @@ def test_volumes(layerfs, box):
     assert "in use by container" in layerfs.error("volume", "rm", "named", code=1)
     layerfs("rm", "-v", "user")
     assert sorted(names()) == sorted(["named", random])
-    assert layerfs("volume", "prune", "-f").startswith("Total reclaimed space: ")
+    assert f"Deleted Volumes:\n{random}\n" in layerfs("volume", "prune", "-f")
     assert layerfs("volume", "prune", "-fa").startswith("Deleted Volumes:\n")
     assert names() == []
     assert layerfs("volume", "rm", "-f", "nope") == "nope\n"
