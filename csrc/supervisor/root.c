@@ -180,11 +180,24 @@ static int mount_sys(const sv_spec *spec, int root, int null, lfs_error *error)
 
 /* The root ------------------------------------------------------------------------------------------- */
 
+/*
+ * In a chroot pivot_root would change the root of this process alone: whoever joins the namespace (exec) would be put
+ * on the host's, and the container could climb there. Joining it ourselves puts us on the namespace's root (setns(2)).
+ */
+static int leave_chroot(void)
+{
+    cleanup_close int self = lfs_sys(syscall(SYS_pidfd_open, getpid(), 0));
+
+    return self < 0 ? self : lfs_sys(setns(self, CLONE_NEWNS));
+}
+
 /* Onto "/", so that it has a place in this namespace; the process still stands on the host's root below. */
 static int attach_root(int root, lfs_error *error)
 {
-    int r;
+    int r = leave_chroot();
 
+    if (r < 0)
+        return lfs_fail(error, -r, "go to the root of the mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return lfs_fail(error, errno, "part the mounts from the host's");
     r = lfs_sys_move_mount(root, AT_FDCWD, "/");
