@@ -11,6 +11,8 @@ D = "sha256:" + "a" * 64
 @pytest.mark.parametrize(
     ("text", "canonical", "familiar"),
     [
+        # As docker shows others of the library, this one would be an ID.
+        ("docker.io/" + "a" * 64, f"docker.io/library/{'a' * 64}:latest", f"library/{'a' * 64}:latest"),
         ("debian", "docker.io/library/debian:latest", "debian:latest"),
         ("debian:12", "docker.io/library/debian:12", "debian:12"),
         ("docker.io/debian", "docker.io/library/debian:latest", "debian:latest"),

@@ -80,7 +80,7 @@ class Reference(msgspec.Struct, frozen=True):
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         short = self.repository.removeprefix(_OFFICIAL)
-        if "/" not in short:
+        if "/" not in short and not (len(short) == 64 and re.fullmatch(_ID, short)):
             return short
         return self.name if _is_registry(self.repository.partition("/")[0]) else self.repository
 
