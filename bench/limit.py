@@ -29,13 +29,13 @@ _INPUT = 1 << 16
 _ENTRY = 1e-6
 
 
-def _seconds(work: Callable[..., object], *arguments: object) -> float:
+def _seconds(work: Callable[..., object], *arguments: object, clock: Callable[[], float] = time.perf_counter) -> float:
     """The better of two tries."""
     times = []
     for _ in range(2):
-        start = time.perf_counter()
+        start = clock()
         work(*arguments)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -55,16 +55,6 @@ def _write(total: int, place: Path) -> None:
         piece = os.urandom(_PIECE)
         for _ in range(total // _PIECE):
             file.write(piece)
-
-
-def _processor_seconds(work: Callable[..., object], *arguments: object) -> float:
-    """Of all threads; the better of two tries."""
-    times = []
-    for _ in range(2):
-        start = time.process_time()
-        work(*arguments)
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 def _transfer(total: int) -> None:
@@ -94,7 +84,7 @@ def unpack_limit(image: Layout, place: Path) -> float:
 def pull_limit(image: Layout, place: Path) -> float:
     """The same of a pull from a registry on this machine."""
     total = sum(path.stat().st_size for path in image.blobs)
-    more = _processor_seconds(_transfer, total) + _seconds(_hash, total) + _seconds(_write, total, place)
+    more = _seconds(_transfer, total, clock=time.process_time) + _seconds(_hash, total) + _seconds(_write, total, place)
     return _limit(image, place, more)
 
 

@@ -1,19 +1,11 @@
 /* diff_names.c - the names of a directory, read whole and sorted; see diff.h. */
 #define _GNU_SOURCE
 #include "diff.h"
+#include "syscalls.h"
 
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-
-/* struct linux_dirent64 begins so; the name follows. */
-typedef struct dirent_head {
-    uint64_t ino;
-    int64_t off;
-    uint16_t length;
-    uint8_t type;
-} dirent_head;
-#define DIRENT_NAME 19
 
 static uint64_t name_key(const char *name, size_t n)
 {
@@ -85,11 +77,11 @@ int lfs_walk_load(lfs_walk *w, int fd, bool whiteouts, uint8_t flags, lfs_error 
         if (n == 0)
             return 0;
         for (long i = 0; i < n;) {
-            const char *name = w->dents + i + DIRENT_NAME;
-            dirent_head head;
+            const char *name = w->dents + i + LFS_DIRENT_NAME;
+            lfs_dirent_head head;
             int r;
 
-            memcpy(&head, w->dents + i, DIRENT_NAME);
+            memcpy(&head, w->dents + i, LFS_DIRENT_NAME);
             i += head.length;
             if (name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0')))
                 continue;

@@ -4,25 +4,18 @@
  * What is no directory is packed from the front of the buffer; directories from its end, and then moved behind it.
  */
 #define _GNU_SOURCE
+#include "syscalls.h"
 #include "util.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-/* struct linux_dirent64 begins so; the name follows. */
-typedef struct dirent_head {
-    uint64_t ino;
-    int64_t off;
-    uint16_t length;
-    uint8_t type;
-} dirent_head;
-#define DIRENT_NAME 19
-
 #define DENTS 16384u
 #define DENT_MIN 24u /* a name of one byte, its end, and padding */
 #define HEAD 73u
-_Static_assert(DENTS / DENT_MIN * (HEAD - DIRENT_NAME - 1) + DENTS <= LFS_LIST_MIN, "what one getdents64 gives fits");
+_Static_assert(DENTS / DENT_MIN * (HEAD - LFS_DIRENT_NAME - 1) + DENTS <= LFS_LIST_MIN,
+               "what one getdents64 gives fits");
 
 static void put_time(char *p, const struct timespec *time)
 {
@@ -62,12 +55,12 @@ int64_t lfs_list(int fd, void *buf, size_t cap, lfs_listed *listed, lfs_error *e
         if (n < 0)
             return lfs_fail(error, errno, "list directory");
         for (long i = 0; i < n;) {
-            const char *name = dents + i + DIRENT_NAME;
+            const char *name = dents + i + LFS_DIRENT_NAME;
             size_t length = strlen(name);
-            dirent_head head;
+            lfs_dirent_head head;
             struct stat st;
 
-            memcpy(&head, dents + i, DIRENT_NAME);
+            memcpy(&head, dents + i, LFS_DIRENT_NAME);
             i += head.length;
             if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
                 continue;

@@ -73,6 +73,15 @@ struct lfs_clone_args {
     uint64_t cgroup;
 };
 
+/* struct linux_dirent64 (getdents64(2)) begins so; the name follows. */
+typedef struct lfs_dirent_head {
+    uint64_t ino;
+    int64_t off;
+    uint16_t length;
+    uint8_t type;
+} lfs_dirent_head;
+#define LFS_DIRENT_NAME 19
+
 static inline int lfs_sys(long r)
 {
     return r < 0 ? -errno : (int)r;

@@ -1,18 +1,16 @@
 """Known vulnerabilities in how engines read manifests and image configurations, and in what they do with them."""
 
-import io
 import json
 import os
 import stat
 import subprocess
-import tarfile
 
 import pytest
 import tarbuild as tar
 from boxes import BUSYBOX, add_box, needs_busybox, run
 from cvekit import Host, host
 from fake_registry import FakeRegistry, digest_of
-from registrykit import CONFIG_TYPE, LAYER_TYPE, descriptor, make_image, serve
+from registrykit import CONFIG_TYPE, LAYER_TYPE, descriptor, make_image, serve, tar_of
 
 from layerfs.errors import LayerfsError
 
@@ -23,16 +21,10 @@ pytestmark = pytest.mark.root
 
 def layout(manifest: bytes, *blobs: bytes) -> bytes:
     """An OCI archive with one manifest."""
-    buffer = io.BytesIO()
     index = {"schemaVersion": 2, "manifests": [descriptor(manifest, "application/vnd.oci.image.manifest.v1+json")]}
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index).encode()}
     files |= {f"blobs/sha256/{digest_of(data)[7:]}": data for data in (manifest, *blobs)}
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return tar_of(files)
 
 
 def test_cve_2021_41190_a_document_is_one_thing(host: Host) -> None:

@@ -1,11 +1,9 @@
 """Every hostile document through the commands that meet it: load, pull, the verbs that read images, save, run."""
 
-import io
 import json
 import os
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from boxes import needs_busybox
 from cvekit import Host, Said, host
 from documents import INDEX, MANIFEST, Case, cases
 from fake_registry import FakeRegistry
+from registrykit import tar_of
 
 __all__ = ["host"]
 
@@ -25,16 +24,6 @@ RUNTIMES = ("builtin", "runc")
 CODES = {"refused": 3, "invalid": 2, "missing": 1, "kept": 0}
 RUN = [case for case in ALL if case.run is not None]
 PULLED = [case for case in ALL if case.pulled is not None]
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def _told(host: Host, said: Said, outcome: str) -> None:
@@ -72,7 +61,7 @@ def test_the_corpus_is_large_and_has_no_doubles() -> None:
 
 @pytest.mark.parametrize("case", ALL, ids=[case.name for case in ALL])
 def test_load(case: Case, host: Host) -> None:
-    _told(host, host("load", "-i", "@", data=_tar(case.files)), case.outcome)
+    _told(host, host("load", "-i", "@", data=tar_of(case.files)), case.outcome)
     if case.outcome == "kept":
         _read(host)
     with host.store() as store:
@@ -113,7 +102,7 @@ def _media_type(data: bytes) -> str:
 def test_run(case: Case, runtime: str, host: Host) -> None:
     if runtime != "builtin" and shutil.which(runtime) is None:
         pytest.skip(f"needs the Debian package {runtime}")
-    assert host("load", "-q", "-i", "@", data=_tar(case.files)).code == 0
+    assert host("load", "-q", "-i", "@", data=tar_of(case.files)).code == 0
     (image,) = set(host("images", "-aq").out.split())
     said = host("run", "--rm", "--runtime", runtime, image)
     assert case.run is not None
