@@ -264,7 +264,9 @@ int lfs_spawn(int launcher, const char *mode, uint32_t namespaces, int spec, con
 
 /*
  * Seccomp: rules to a BPF program, written to the file out, by libseccomp (-ENOSYS: it is not installed). Actions are
- * SECCOMP_RET_* values, op is libseccomp's scmp_compare; names that the library does not know are passed over.
+ * SECCOMP_RET_* values, op is libseccomp's scmp_compare; names that the library does not know are passed over. archs
+ * are libseccomp's tokens (NULL: those whose programs this kernel may run). Where `otherwise` refuses, calls of this
+ * architecture that are newer than all that the rules name fail with ENOSYS instead: programs take an older one then.
  */
 typedef struct lfs_seccomp_arg {
     uint32_t index;
@@ -279,7 +281,8 @@ typedef struct lfs_seccomp_rule {
     uint32_t nargs;
     lfs_seccomp_arg args[6];
 } lfs_seccomp_rule;
-int lfs_seccomp_filter(uint32_t otherwise, const lfs_seccomp_rule *rules, size_t nrules, int out, lfs_error *error);
+int lfs_seccomp_filter(uint32_t otherwise, const lfs_seccomp_rule *rules, size_t nrules, const uint32_t *archs,
+                       size_t narchs, int out, lfs_error *error);
 /* cdef-end */
 
 #endif

@@ -130,8 +130,11 @@ _Noreturn void sv_child_start(const sv_spec *spec, const sv_prepared *p, int cha
         r = sv_self_identity(spec, &error);
     if (r < 0)
         give_up(channel, LFS_REPORT_FAILED, &error);
-    if (spec->init)
+    if (spec->init) {
+        if (sv_self_filter(&error) < 0) /* it is one of the container's processes */
+            give_up(channel, LFS_REPORT_FAILED, &error);
         sv_init_run(spec, tty, channel);
+    }
     sv_child_run(spec, tty, channel);
 }
 
@@ -139,7 +142,8 @@ _Noreturn void sv_child_run(const sv_spec *spec, int tty, int channel)
 {
     lfs_error error = {0};
 
-    if (sv_self_stdio(spec->stdio, tty, &channel, &error) < 0 || sv_self_session(tty >= 0, &error) < 0)
+    if (sv_self_stdio(spec->stdio, tty, &channel, &error) < 0 || sv_self_session(tty >= 0, &error) < 0 ||
+        sv_self_filter(&error) < 0)
         give_up(channel, LFS_REPORT_FAILED, &error);
     sv_self_exec(spec, &error);
     give_up(channel, LFS_REPORT_COMMAND, &error);

@@ -138,7 +138,7 @@ static int mount_proc(const sv_spec *spec, int root, int null, lfs_error *error)
 
     for (size_t i = 0; r >= 0 && i < spec->sysctls.n; i++)
         r = set_sysctl(spec, proc, spec->sysctls.at[i], error);
-    if (spec->privileged)
+    if (spec->privileged || spec->unmasked)
         return r;
     for (size_t i = 0; r >= 0 && i < COUNT(masked_proc); i++)
         r = mask(proc, masked_proc[i], null, error);
@@ -171,7 +171,7 @@ static int mount_sys(const sv_spec *spec, int root, int null, lfs_error *error)
     if (sys == -EPERM && sv_spec_userns(spec))
         sys = bind_sys(root, attrs, error);
     r = sys < 0 ? sys : 0;
-    if (spec->privileged)
+    if (spec->privileged || spec->unmasked)
         return r;
     for (size_t i = 0; r >= 0 && i < COUNT(masked_sys); i++)
         r = mask(sys, masked_sys[i], null, error);

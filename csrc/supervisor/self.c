@@ -73,20 +73,29 @@ static int set_capabilities(uint64_t keep, lfs_error *error)
     return 0;
 }
 
+static struct sock_filter filter[BPF_MAXINSNS];
+static unsigned short filter_len;
+
 /* The filter, from the file that the caller computed. */
-static int load_seccomp(const sv_spec *spec, lfs_error *error)
+static int read_filter(const sv_spec *spec, lfs_error *error)
 {
-    struct sock_filter code[BPF_MAXINSNS];
-    struct sock_fprog program = {.filter = code};
     int64_t n;
 
     if (spec->seccomp < 0)
         return 0;
-    n = lfs_pread_all(spec->seccomp, code, sizeof code, 0);
-    if (n <= 0 || n % (int64_t)sizeof code[0] != 0)
+    n = lfs_pread_all(spec->seccomp, filter, sizeof filter, 0);
+    if (n <= 0 || n % (int64_t)sizeof filter[0] != 0)
         return lfs_fail(error, n < 0 ? (int)-n : EINVAL, "read the seccomp filter");
-    program.len = (unsigned short)(n / (int64_t)sizeof code[0]);
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+    filter_len = (unsigned short)(n / (int64_t)sizeof filter[0]);
+    return 0;
+}
+
+int sv_self_filter(lfs_error *error)
+{
+    struct sock_fprog program = {.len = filter_len, .filter = filter};
+
+    filter_len = 0;
+    if (program.len > 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
         return lfs_fail(error, errno, "load the seccomp filter");
     return 0;
 }
@@ -117,7 +126,11 @@ int sv_self_identity(const sv_spec *spec, lfs_error *error)
     (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0, 0, 0);
     if (!spec->new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return lfs_fail(error, errno, "set no_new_privs");
-    r = load_seccomp(spec, error);
+    r = read_filter(spec, error);
+    /* Without no_new_privs that takes a capability. Else it comes last: the user's own filter may well refuse what
+     * becomes of us until then. */
+    if (r >= 0 && spec->new_privileges)
+        r = sv_self_filter(error);
     if (r >= 0)
         r = bound_capabilities(spec->capabilities, error);
     if (r >= 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)

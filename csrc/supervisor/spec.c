@@ -41,6 +41,7 @@ static const struct field {
     FIELD("capabilities", HEX, capabilities),
     FIELD("new-privileges", FLAG, new_privileges),
     FIELD("privileged", FLAG, privileged),
+    FIELD("unmasked", FLAG, unmasked),
     FIELD("seccomp", FD, seccomp),
     FIELD("oom-score-adj", TEXT, oom_score_adj),
     FIELD("init", FLAG, init),
@@ -334,8 +335,7 @@ static int check(const sv_spec *s, const char *mode, lfs_error *error)
 static void defaults(sv_spec *s)
 {
     *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1};
-    s->socket = s->client = -1, s->restart = "no";
-    s->stop_signal = 15, s->stop_timeout = 10000;
+    s->socket = s->client = -1, s->restart = "no", s->stop_signal = 15, s->stop_timeout = 10000;
     s->health_interval = s->health_timeout = 30000, s->health_retries = 3;
 }
 

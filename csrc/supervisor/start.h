@@ -77,6 +77,7 @@ _Noreturn void sv_child_run(const sv_spec *spec, int tty, int channel);
 /* self.c */
 int sv_self_limits(const sv_spec *spec, lfs_error *error);
 int sv_self_identity(const sv_spec *spec, lfs_error *error);
+int sv_self_filter(lfs_error *error); /* the filter of system calls, unless it is in force */
 int sv_self_stdio(const int *stdio, int tty, int *keep, lfs_error *error);
 int sv_self_session(int tty, lfs_error *error);
 void sv_self_signals(void);

@@ -5,14 +5,17 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterable
+from typing import Any
+
+import msgspec
 
 from layerfs.containers.options import Device, MountOption, Restart, Ulimit
 from layerfs.errors import InvalidInputError, UnsupportedError, native_error
 
 __all__ = [
     "clean_target", "parse_device", "parse_duration", "parse_env", "parse_host", "parse_labels", "parse_mount",
-    "parse_pairs", "parse_restart", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume", "parse_volumes_from",
-    "read_lines",
+    "parse_pairs", "parse_restart", "parse_security", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume",
+    "parse_volumes_from", "read_lines",
 ]  # fmt: skip
 
 _FILE_LIMIT = 1 << 20
@@ -335,6 +338,25 @@ def parse_restart(text: str) -> Restart:
     if sign and (policy != "on-failure" or not number.isdecimal()):
         raise InvalidInputError(f"restart policy {text!r}: a number of tries is for on-failure")
     return Restart(policy, int(number) if sign else 0)  # type: ignore[arg-type]  # checked above
+
+
+def parse_security(text: str) -> str:
+    """``--security-opt``: as it is, but for a seccomp profile, whose file is read here and now."""
+    name, _, value = text.replace(":", "=", 1).partition("=") if "=" not in text else text.partition("=")
+    if name != "seccomp" or value in ("unconfined", "builtin", "") or value.startswith("{"):
+        return text
+    what = f"option --security-opt seccomp={value}"
+    try:
+        with open(value, "rb") as file:
+            data = file.read(_FILE_LIMIT + 1)
+    except OSError as exc:
+        raise native_error(exc, f"{what}: read it") from exc
+    if len(data) > _FILE_LIMIT:
+        raise InvalidInputError(f"{what}: more than {_FILE_LIMIT} bytes")
+    try:
+        return f"seccomp={msgspec.json.encode(msgspec.json.decode(data, type=dict[str, Any])).decode()}"
+    except msgspec.DecodeError as exc:
+        raise InvalidInputError(f"{what}: not a seccomp profile: {exc}") from None
 
 
 def parse_host(text: str) -> tuple[str, str]:

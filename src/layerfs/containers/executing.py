@@ -12,7 +12,7 @@ from layerfs.containers.parts import Parts, is_rootless
 from layerfs.containers.record import Config
 from layerfs.containers.roots import within
 from layerfs.containers.settings import merge_env, process_env, working_directory
-from layerfs.containers.starting import filtered, new_privileges
+from layerfs.containers.starting import filtered, new_privileges, own_profile
 from layerfs.errors import InvalidInputError
 from layerfs.runtime import ExecSpec, Identity, Signals, Stdio, attend, capability_mask, parse_keys, resolve_user
 from layerfs.userns import own_maps
@@ -98,6 +98,7 @@ def _spec(config: Config, process: Identity, options: ExecOptions) -> ExecSpec:
         capabilities=capability_mask(mine.cap_add, mine.cap_drop, privileged=mine.privileged or options.privileged),
         new_privileges=new_privileges(mine),
         seccomp=filtered(mine) and not options.privileged,
+        profile=own_profile(mine) if not options.privileged else "",
         tty=options.tty,
         detach=options.detach,
         cgroup_parent=mine.cgroup_parent,

@@ -27,7 +27,7 @@ _PLAIN = (
     "cgroup_parent", "stop_signal",
 )  # fmt: skip
 _BOOLEAN = ("tty", "interactive", "init", "read_only", "privileged")
-_LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop", "security_opt")
+_LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop")
 _NUMBERS = ("stop_timeout", "cpu_period", "cpu_quota", "cpu_shares", "pids_limit", "oom_score_adj")
 _SIZES = ("memory", "memory_reservation", "shm_size")
 _NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_period", "cpu_quota", "cpu_shares")
@@ -35,8 +35,8 @@ _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "volumes_from", "mount", "tmpfs", "device",
     "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
-    "cpus", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries", "no_healthcheck", "attach",
-    *_HEALTH,
+    "cpus", "security_opt", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries",
+    "no_healthcheck", "attach", *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
@@ -239,6 +239,7 @@ def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "ulimits": tuple(map(_values.parse_ulimit, given.get("ulimit", ()))),
         "sysctls": _values.parse_pairs(given.get("sysctl", ()), "option --sysctl"),
+        "security_opt": tuple(map(_values.parse_security, given.get("security_opt", ()))),
     }
     if "memory_swap" in given:
         value = str(given["memory_swap"])

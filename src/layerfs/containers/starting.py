@@ -14,11 +14,12 @@ from layerfs.runtime import AccountReader, DeviceSpec, Limits, MountSpec, RunSpe
 if TYPE_CHECKING:
     from layerfs.userns import Maps
 
-__all__ = ["filtered", "limits_of", "new_privileges", "refuse_unsupported", "run_spec"]
+__all__ = ["filtered", "limits_of", "new_privileges", "own_profile", "refuse_unsupported", "run_spec"]
 
 _PREFIX = "org.opencontainers.image."
 _SECURITY_OPTIONS = (
     ("seccomp", "unconfined"), ("seccomp", "builtin"), ("label", "disable"), ("apparmor", "unconfined"),
+    ("systempaths", "unconfined"),
 )  # fmt: skip
 
 
@@ -62,6 +63,8 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
         sysctls=options.sysctls,
         cgroup_parent=options.cgroup_parent,
         seccomp=filtered(options),
+        profile=own_profile(options),
+        unmasked=("systempaths", "unconfined") in _security(options),
         counted=not options.auto_remove,
         maps=_maps(*config.id_map) if config.id_map is not None else None,
     )
@@ -131,10 +134,18 @@ def _annotations(section: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in labels.items() if name.startswith(_PREFIX)}
 
 
+def _security(options: CreateOptions) -> list[tuple[str, str]]:
+    """Names and values; what stands between them may be a colon, as once with docker."""
+    found = []
+    for word in options.security_opt:
+        name, _, value = word.replace(":", "=", 1).partition("=") if "=" not in word else word.partition("=")
+        found.append((name, value))
+    return found
+
+
 def new_privileges(options: CreateOptions) -> bool:
     """Whether setuid programs work; not by default."""
-    for word in options.security_opt:
-        name, _, value = word.replace(":", "=", 1).partition("=")
+    for name, value in _security(options):
         if name == "no-new-privileges":
             return value.lower() in ("false", "0")
     return options.privileged
@@ -142,8 +153,13 @@ def new_privileges(options: CreateOptions) -> bool:
 
 def filtered(options: CreateOptions) -> bool:
     """Whether system calls are filtered; they are, unless ``--privileged`` or ``seccomp=unconfined`` says not."""
-    words = [word.replace(":", "=", 1) for word in options.security_opt]
-    return not options.privileged and "seccomp=unconfined" not in words
+    return not options.privileged and ("seccomp", "unconfined") not in _security(options)
+
+
+def own_profile(options: CreateOptions) -> str:
+    """The seccomp profile that the user brought, as JSON; empty where there is none. Of several the last counts."""
+    values = [value for name, value in _security(options) if name == "seccomp"]
+    return values[-1] if values and values[-1].startswith("{") else ""
 
 
 def refuse_unsupported(options: CreateOptions) -> None:
@@ -152,10 +168,15 @@ def refuse_unsupported(options: CreateOptions) -> None:
         raise UnsupportedError(f"option --userns {options.userns}: not offered", hint="offered are host and auto")
     if options.userns == "auto" and (options.privileged or options.pid == "host"):
         raise InvalidInputError("option --userns auto: it cannot go with --privileged or --pid host")
-    for word in options.security_opt:
-        name, _, value = word.replace(":", "=", 1).partition("=")
+    for name, value in _security(options):
+        if name == "seccomp" and value.startswith("{"):
+            from layerfs.runtime.profiles import check_profile  # few containers have one of their own
+
+            check_profile(value, "option --security-opt seccomp")
+            continue
         known = (name, value) in _SECURITY_OPTIONS or (
             name == "no-new-privileges" and value.lower() in ("", "true", "false", "1", "0")
         )
         if not known:
+            word = f"{name}={value}" if value else name
             raise UnsupportedError(f"option --security-opt {word!r}: not offered")

@@ -89,6 +89,7 @@ class LaunchSpec(ProcessSpec, frozen=True, kw_only=True):
     hostname: str = ""
     domainname: str = ""
     privileged: bool = False
+    unmasked: bool = False
     oom_score_adj: int | None = None
     sysctls: Mapping[str, str] = {}
     share: Sequence[str] = ()

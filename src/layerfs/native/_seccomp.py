@@ -39,8 +39,9 @@ def seccomp_errno(errno: int) -> int:
     return 0x0005_0000 | errno
 
 
-def seccomp_filter(otherwise: int, rules: Sequence[SeccompRule]) -> bytes:
-    """A BPF program of these rules, for ``LaunchSpec.seccomp``; ``otherwise`` is for all other calls.
+def seccomp_filter(otherwise: int, rules: Sequence[SeccompRule], archs: Sequence[int] | None = None) -> bytes:
+    """A BPF program of these rules, for ``LaunchSpec.seccomp``; ``otherwise`` is for all other calls, ``archs`` are
+    libseccomp's numbers of architectures beside this one (None: those whose programs this kernel may run).
 
     Raises ``UnsupportedError`` where libseccomp is not installed.
     """
@@ -52,6 +53,7 @@ def seccomp_filter(otherwise: int, rules: Sequence[SeccompRule]) -> bytes:
             arg.index, arg.op, arg.a, arg.b = value.index, _OPS[value.op], value.a, value.b
     out = os.memfd_create("seccomp", os.MFD_CLOEXEC)
     with open(out, "rb") as file:
-        check(lib.lfs_seccomp_filter(otherwise, array, len(rules), out, error), error)
+        given = ffi.new("uint32_t[]", archs) if archs is not None else ffi.NULL
+        check(lib.lfs_seccomp_filter(otherwise, array, len(rules), given, len(archs or ()), out, error), error)
         file.seek(0)
         return file.read()

@@ -86,7 +86,7 @@ class BuiltinRuntime:
                     groups=spec.user.groups,
                     capabilities=spec.capabilities,
                     new_privileges=spec.new_privileges,
-                    seccomp=seccomp_program(spec.capabilities) if spec.seccomp else b"",
+                    seccomp=_filter(spec),
                     cgroups=groups,
                     stdio=stdio,
                     tty=spec.tty,
@@ -137,6 +137,7 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         "capabilities": spec.capabilities,
         "new_privileges": spec.new_privileges,
         "privileged": spec.privileged,
+        "unmasked": spec.unmasked,
         "readonly": spec.readonly,
         "tty": spec.tty,
         "init": spec.init,
@@ -144,13 +145,22 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         "no_network": spec.network == "none",
         "share": spec.share,
         "oom_score_adj": spec.limits.oom_score_adj,
-        "seccomp": seccomp_program(spec.capabilities) if spec.seccomp else b"",
+        "seccomp": _filter(spec),
         "sysctls": spec.sysctls,
         "rlimits": [
             (getattr(resource, f"RLIMIT_{name.upper()}"), soft, hard) for name, soft, hard in spec.limits.ulimits
         ],
         "mounts": [*map(_mount, mounts), *_extra_mounts(spec)],
     }
+
+
+def _filter(spec: RunSpec | ExecSpec) -> bytes:
+    """What keeps it from system calls, as a program."""
+    if spec.profile:
+        from layerfs.runtime.profiles import profile_program  # few containers have one of their own
+
+        return profile_program(spec.profile, spec.capabilities)
+    return seccomp_program(spec.capabilities) if spec.seccomp else b""
 
 
 @contextmanager

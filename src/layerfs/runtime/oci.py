@@ -32,9 +32,14 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
     }
     if spec.maps is not None:
         linux["uidMappings"], linux["gidMappings"] = map(_mappings, (spec.maps.uids, spec.maps.gids))
-    if spec.seccomp:
+    if spec.profile:
+        from layerfs.runtime.profiles import oci_profile  # few containers have one of their own
+
+        if found := oci_profile(spec.profile, spec.capabilities):
+            linux["seccomp"] = found
+    elif spec.seccomp:
         linux["seccomp"] = oci_seccomp(spec.capabilities)
-    if not spec.privileged:
+    if not spec.privileged and not spec.unmasked:
         linux |= {"maskedPaths": list(_MASKED), "readonlyPaths": list(_READONLY)}
     # The member "domainname" is young, and older runtimes leave it out in silence.
     domain = {"kernel.domainname": spec.domainname} if spec.domainname and "uts" not in spec.share else {}

@@ -108,6 +108,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     cgroup_parent: str | None = None
     seccomp: bool = True
+    profile: str = ""
+    """A seccomp profile of the user's, in docker's form, instead of ours."""
+    unmasked: bool = False
+    """No path of ``/proc`` and ``/sys`` is masked or made read-only."""
     counted: bool = True
     """Whether the host's groups count what it uses; else those groups are left out that limit nothing."""
     overlay: OverlaySpec | None = None
@@ -159,6 +163,7 @@ class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
     tty: bool = False
     detach: bool = False
     seccomp: bool = True
+    profile: str = ""
     cgroup_parent: str | None = None
 
 
