@@ -110,8 +110,12 @@ def _build(session: Session, tags: list[str]) -> BuildResult:
         from layerfs.build.cacheio import import_caches  # few builds do
 
         import_caches(session)
-    for finding in check_dockerfile(session.file, session.given, session.context.ignore)[0]:
+    findings, failing = check_dockerfile(session.file, session.given, session.context.ignore)
+    for finding in findings:
         session.warn(str(finding))
+    if findings and failing:
+        rules = ", ".join(dict.fromkeys(finding.rule for finding in findings))
+        raise InvalidInputError(f"{session.file.file}: its check directive makes errors of warnings: {rules}")
     state = _stages(session)
     _warn_unused(session)
     if session.given.get("BUILDKIT_INLINE_CACHE") == "1":

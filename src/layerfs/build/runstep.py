@@ -15,14 +15,15 @@ import msgspec
 from layerfs import native
 from layerfs.build.cache import CacheRecord, cache_key
 from layerfs.build.cachemounts import CacheMounts
-from layerfs.build.copying import CopyFlags, Source, gather, known_content
+from layerfs.build.copying import CopyFlags, gather, known_content
 from layerfs.build.copystep import keep_layer
 from layerfs.build.instructions import Mount, Run
 from layerfs.build.parser import parse_mount
+from layerfs.build.pieces import Pieces, Source
 from layerfs.build.placing import lay_out, write_layer
 from layerfs.build.plan import PROXIES
 from layerfs.build.running import Command
-from layerfs.build.secrets import agent_socket, secret_value
+from layerfs.build.secrets import agent_socket, forwarded, secret_value, set_owner
 from layerfs.build.session import Session, Step
 from layerfs.build.state import StageState
 from layerfs.build.tree import Cursor, Names, Tree
@@ -48,7 +49,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str]
     tree: Tree | None = None
     names: Names = ()
-    status: os.stat_result | None = None
+    status: native.Status | None = None
 
 
 def run_step(
@@ -146,7 +147,7 @@ def _mount_key(session: Session, mount: _Wanted) -> list[Any]:
 def _content(session: Session, mount: _Wanted) -> bytes:
     """What the files to bind come down to."""
     asked = [_source(mount)], CopyFlags(), session.keeper.memory, session.warn
-    return known_content(*asked) or gather(*asked)[1]
+    return known_content(*asked) or gather(*asked)
 
 
 def _source(mount: _Wanted) -> Source:
@@ -233,14 +234,15 @@ class _Mounts:
         """What a command sees of the context is what the key was made of: without what is left out, without sockets,
         and unchanged while it runs."""
         session = self.session
-        pieces, digest = gather([_source(mount)], CopyFlags(), session.keeper.memory, session.warn)
-        key = cache_key("bind", digest.hex())
-        record = self.session.cache.find(key)
-        if record is None or record.layer is None:
-            placed = lay_out(None, "/", pieces, CopyFlags(), many=True)
-            layer = keep_layer(self.session, write_layer(self.session.parts.layers, placed, self.session.lease.protect))
-            record = CacheRecord(layer.diff_id, self.session.moment(), "bind mount of the context")
-            self.session.cache.keep(key, record)
+        with Pieces(session.parts.ingest.root) as pieces:
+            digest = gather([_source(mount)], CopyFlags(), session.keeper.memory, session.warn, pieces)
+            key = cache_key("bind", digest.hex())
+            record = session.cache.find(key)
+            if record is None or record.layer is None:
+                placed = lay_out(None, "/", pieces, CopyFlags(), many=True)
+                layer = keep_layer(session, write_layer(session.parts.layers, placed, session.lease.protect))
+                record = CacheRecord(layer.diff_id, session.moment(), "bind mount of the context")
+                session.cache.keep(key, record)
         assert record.layer is not None
         return self.session.keeper.layers([record.layer], "the build context")
 
@@ -344,14 +346,8 @@ class _Mounts:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 with open(fd, "wb") as file:
                     file.write(data)
-                    self._own(file.fileno(), options, "400")
+                    set_owner(file.fileno(), options, "400")
             self._put(mount, str(path), is_dir=False, readonly=True)
-
-    @staticmethod
-    def _own(fd: int, options: Mapping[str, str], mode: str) -> None:
-        if os.geteuid() == 0:
-            os.fchown(fd, int(options.get("uid", "0")), int(options.get("gid", "0")))
-        os.fchmod(fd, int(options.get("mode", mode), 8))
 
     def _ssh(self, mount: _Wanted, number: int) -> None:
         id = mount.options.get("id", "default")
@@ -361,8 +357,11 @@ class _Mounts:
             if _is_on(mount.options, "required"):
                 raise NotFoundError(f"ssh {id}: there is no agent's socket", hint=f"give one with --ssh {id}=SOCKET")
             return
-        socket = self.stack.enter_context(agent_socket(id, path, self.private))
-        self._put(mount, socket, is_dir=False, readonly=False)
+        agent = self.stack.enter_context(agent_socket(id, path, self.private))
+        own = self.private / f"ssh-{number}"
+        self.stack.enter_context(forwarded(agent, own))
+        set_owner(own, mount.options, "600")
+        self._put(mount, str(own), is_dir=False, readonly=False)
         self.env.append(f"SSH_AUTH_SOCK={mount.target}")
 
     def add_script(self, path: str, text: str) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import select
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,12 @@ from layerfs.late import LateModule
 
 if TYPE_CHECKING:
     import shutil
+    import socket
     import subprocess
 else:  # few builds have keys of ssh
-    shutil, subprocess = LateModule("shutil"), LateModule("subprocess")
+    shutil, socket, subprocess = LateModule("shutil"), LateModule("socket"), LateModule("subprocess")
 
-__all__ = ["agent_socket", "secret_value"]
+__all__ = ["agent_socket", "forwarded", "secret_value", "set_owner"]
 
 _LIMIT = 1 << 20
 _SECONDS = 10
@@ -91,3 +94,59 @@ def agent_socket(id: str, path: str, place: Path) -> Iterator[str]:
         process.wait()
         with suppress(FileNotFoundError):
             (place / name).unlink()
+
+
+def set_owner(file: int | Path, options: Mapping[str, str], mode: str) -> None:
+    """Make a file what the ``uid``, ``gid`` and ``mode`` of its mount say; ``mode``: where that says none."""
+    if os.geteuid() == 0:
+        os.chown(file, int(options.get("uid", "0")), int(options.get("gid", "0")))
+    os.chmod(file, int(options.get("mode", mode), 8))
+
+
+@contextmanager
+def forwarded(agent: str, own: Path) -> Iterator[None]:
+    """A socket at ``own`` that speaks for an agent's: who may use it is ours to say, and the agent sees only us."""
+    with ExitStack() as stack:
+        with system_errors(f"make {own}"):
+            # The path of a socket cannot be long, so both are named by descriptors.
+            place, theirs = (os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (own.parent, agent))
+            stack.callback(os.close, place)
+            stack.callback(os.close, theirs)
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(f"/proc/self/fd/{place}/{own.name}")
+            server.listen()
+        thread = threading.Thread(target=_accept, args=(server, f"/proc/self/fd/{theirs}"), name="layerfs-build-ssh")
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown, socket.SHUT_RDWR)  # which wakes the thread
+        yield
+
+
+def _accept(server: "socket.socket", agent: str) -> None:
+    with suppress(OSError):
+        while True:
+            client, _ = server.accept()
+            other = socket.socket(socket.AF_UNIX)
+            other.settimeout(_SECONDS)
+            try:
+                other.connect(agent)
+                other.settimeout(None)
+                threading.Thread(target=_forward, args=(client, other), daemon=True).start()
+            except OSError:  # as an agent that has gone
+                client.close()
+                other.close()
+
+
+def _forward(client: "socket.socket", other: "socket.socket") -> None:
+    """What one says to the other, until either ends."""
+    with suppress(OSError), client, other:
+        poll, ends = select.poll(), {client.fileno(): (client, other), other.fileno(): (other, client)}
+        for fd in ends:
+            poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                source, target = ends[fd]
+                data = source.recv(1 << 16)
+                if not data:
+                    return
+                target.sendall(data)
