@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -31,6 +32,8 @@ class GitSource(msgspec.Struct, frozen=True):
     ref: str = ""
     directory: str = ""
     checksum: str = ""
+    keep_git_dir: bool = False
+    submodules: bool = True
 
 
 def parse_git(text: str) -> GitSource | None:
@@ -41,12 +44,12 @@ def parse_git(text: str) -> GitSource | None:
     except ValueError as exc:
         raise InvalidInputError(f"{text}: not a URL ({exc})") from None
     ref, _, directory = fragment.partition(":")
-    checksum = ""
+    checksum, keep_git_dir, submodules = "", False, True
     if url.startswith("github.com/"):
         url = f"https://{url}"
     if url.startswith(("http://", "https://")):
         parts = urlsplit(url)
-        query = parse_qs(parts.query)
+        query = parse_qs(parts.query, keep_blank_values=True)
         on_github = parts.netloc == "github.com" and parts.path.rstrip("/").count("/") == 2
         if not (parts.path.endswith(".git") or on_github) or not set(query) <= _QUERY:
             return None
@@ -54,6 +57,8 @@ def parse_git(text: str) -> GitSource | None:
             ref = next((query[key][-1] for key in ("commit", "tag", "branch", "ref") if key in query), ref)
             directory = query.get("subdir", [directory])[-1]
             checksum = query.get("checksum", [""])[-1]
+            keep_git_dir = _is_on(text, query, "keep-git-dir", default=False)
+            submodules = _is_on(text, query, "submodules", default=True)
             url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     elif not url.startswith(("git://", "ssh://", "git@")):
         return None
@@ -64,7 +69,14 @@ def parse_git(text: str) -> GitSource | None:
         raise InvalidInputError(f"git {text}: not a host")
     if ref and not _WORD.fullmatch(ref):
         raise InvalidInputError(f"git {text}: {ref!r} is not a reference")
-    return GitSource(url, ref, directory.strip("/"), checksum)
+    return GitSource(url, ref, directory.strip("/"), checksum, keep_git_dir, submodules)
+
+
+def _is_on(text: str, query: Mapping[str, Sequence[str]], name: str, *, default: bool) -> bool:
+    value = query.get(name, [str(default)])[-1].lower()
+    if value not in ("", "true", "false", "1", "0"):
+        raise InvalidInputError(f"git {text}: {name} is true or false")
+    return value in ("", "true", "1")
 
 
 def check_out(source: GitSource, target: Path, *, keep_git_dir: bool = False, checksum: str = "") -> int:
@@ -95,10 +107,14 @@ def check_out(source: GitSource, target: Path, *, keep_git_dir: bool = False, ch
     wanted = checksum or source.checksum
     if wanted and not (len(wanted) >= 7 and commit.startswith(wanted.lower())):
         raise BuildError(f"git {source.url}: the commit is {commit}, not {wanted}")
-    if (target / ".gitmodules").is_file() and not (target / ".gitmodules").is_symlink():
-        git("submodule", "-q", "update", "--init", "--recursive", "--depth=1")
+    if source.submodules and (target / ".gitmodules").is_file() and not (target / ".gitmodules").is_symlink():
+        words = ("submodule", "-q", "update", "--init", "--recursive")
+        try:
+            git(*words, "--depth=1")
+        except BuildError:  # as above
+            git(*words)
     when = int(git("show", "-s", "--format=%ct", "HEAD").strip())
-    if not keep_git_dir:
+    if not (keep_git_dir or source.keep_git_dir):
         remove_tree(target / ".git")
     return when
 
@@ -143,7 +159,8 @@ class _Git:
 
     def find(self, ref: str) -> str:
         """The commit that a name means, among all that were brought."""
-        for name in (f"refs/remotes/origin/{ref}", f"refs/tags/{ref}", ref if _COMMIT.fullmatch(ref) else ""):
+        branch, tag = ref.removeprefix("refs/heads/"), ref.removeprefix("refs/tags/")
+        for name in (f"refs/remotes/origin/{branch}", f"refs/tags/{tag}", ref if _COMMIT.fullmatch(ref) else ""):
             if name:
                 try:
                     return self("rev-parse", "--verify", "-q", f"{name}^{{commit}}").strip()
