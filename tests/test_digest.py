@@ -57,3 +57,15 @@ def test_too_many_bytes_are_noticed_before_the_end() -> None:
     verifier.update(b"ab")
     with pytest.raises(IntegrityError, match="longer than the 2 bytes"):
         verifier.update(b"c")
+
+
+def test_a_whole_directory_of_digests_is_checked_as_each_of_them_would_be() -> None:
+    good = [f"{number:064x}" for number in range(3)]
+    assert Digest.all_of("sha256", good) == [Digest(f"sha256:{name}") for name in good]
+    assert all(type(each) is Digest for each in Digest.all_of("sha256", good) or [])
+    assert Digest.all_of("sha256", []) == []
+    for wrong in ("0" * 63, "0" * 65, "0" * 63 + "g", "g" + "0" * 63, "0" * 30 + "G" + "0" * 33, "A" * 64, ""):
+        assert Digest.all_of("sha256", [*good, wrong]) is None
+        assert Digest.all_of("sha256", [wrong, *good]) is None
+    assert Digest.all_of("sha256", ["0" * 63, "0" * 65]) is None
+    assert Digest.all_of("sha512", good) is None

@@ -1,9 +1,11 @@
 import io
 import json
+import sqlite3
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,3 +179,46 @@ def test_a_sweep_while_an_image_is_made_takes_none_of_it(store: Store, tmp_path:
     made = store.images.create(document, image.manifest.layers, "docker.io/library/app:2")
     sweeper.join()
     assert store.images.get("app:2").id == made.id
+
+
+def test_a_list_says_of_each_image_what_the_image_says(store: Store, tmp_path: Path) -> None:
+    """One for this machine, one that an index leads to, one of which a layer has no record."""
+    for number, name in enumerate(("app:1", "team/app:2", "bare:1")):
+        make(store, tmp_path / "t", name, str(number))
+    store.images.tag("app:1", "again:1")
+    app, team, bare = (store.images.get(name) for name in ("app:1", "team/app:2", "bare:1"))
+    store.database.add_repo_digest("docker.io/library/app", app.target.digest, app.target.digest)
+    data = encode(Index(media_type=MEDIA_INDEX, manifests=(team.manifest_descriptor,)))
+    store.content.write(data)
+    store.images.add(descriptor_of(data, MEDIA_INDEX), "docker.io/library/multi:1")
+    with sqlite3.connect(store.database.path) as raw:
+        raw.execute("DELETE FROM layers WHERE diff_id = ?", (bare.diff_ids[0],))
+    listed = {image.target.digest: image for image in store.images.list()}
+    assert len(listed) == 4
+    for text in ("app:1", "team/app:2", "bare:1", "multi:1"):
+        image = store.images.get(text)
+        fields = ("id", "names", "repo_digests", "added", "size", "created", "diff_ids", "platform", "config")
+        for field in fields:
+            assert getattr(listed[image.target.digest], field) == getattr(image, field), (text, field)
+
+
+def test_a_list_asks_the_database_the_same_number_of_times_however_many_images(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    monkeypatch.setattr(store.database, "_rows", _counted(store.database._rows, statements))
+    counts = []
+    for number in range(5):
+        make(store, tmp_path / "t", f"app:{number}", str(number))
+        statements.clear()
+        assert len(store.images.list()) == number + 1
+        counts.append(len(statements))
+    assert len(set(counts)) == 1, counts
+
+
+def _counted(real: Callable[..., Any], statements: list[str]) -> Callable[..., Any]:
+    def rows(sql: str, *values: Any) -> Any:
+        statements.append(sql)
+        return real(sql, *values)
+
+    return rows

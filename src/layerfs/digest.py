@@ -54,6 +54,15 @@ class Digest(str):
         """The digest that a hashlib object stands at."""
         return cls(f"{state.name}:{state.hexdigest()}")
 
+    @classmethod
+    def all_of(cls, algorithm: str, names: Sequence[str]) -> list[Self] | None:
+        """The digests with these digits; None when one of them is none. A directory of them is read at once: to check
+        ten thousand one by one takes longer than all else that a removal does."""
+        if set(map(len, names)) - {_DIGITS[algorithm]} or "".join(names).strip(_HEX):
+            return None
+        new, prefix = super().__new__, f"{algorithm}:"
+        return [new(cls, prefix + name) for name in names]
+
     @property
     def algorithm(self) -> str:
         """``sha256`` or ``sha512``."""

@@ -44,7 +44,12 @@ def digests_below(root: Path) -> tuple[list[Digest], list[Path]]:
     strays: list[Path] = []
     for algorithm in ("sha256", "sha512"):
         with suppress(FileNotFoundError):
-            for name in sorted(os.listdir(root / algorithm)):
+            names = sorted(os.listdir(root / algorithm))
+            digests = Digest.all_of(algorithm, names)
+            if digests is not None:
+                found += digests
+                continue
+            for name in names:
                 try:
                     found.append(Digest(f"{algorithm}:{name}"))
                 except InvalidInputError:

@@ -91,7 +91,7 @@ def _sweep_layers(layers: LayerStore, database: Database, ingest: Ingest, dry_ru
     unneeded = database.unneeded_layers()
     if unneeded and not dry_run:
         database.flush()
-    sizes = {row.diff_id: row.disk for row in database.layers()} if unneeded else {}
+    sizes = {diff_id: row.disk for diff_id in unneeded if (row := database.layer(diff_id))}
     gone: list[Digest] = unneeded if dry_run else []
     with nullcontext() if dry_run or not unneeded else ingest.directory("trash") as trash:
         pending = deque(unneeded if trash else ())
@@ -117,7 +117,7 @@ def _for_a_moment(pending: deque[Digest]) -> Iterator[Digest]:
 
 def _sweep_orphans(layers: LayerStore, database: Database, ingest: Ingest, dry_run: bool) -> tuple[list[Digest], int]:
     """Layers that have no record: a command was killed between the two. One that works has them in its lease."""
-    recorded = {row.diff_id for row in database.layers()}
+    recorded = database.layer_data_bytes()
     orphans, total = [diff_id for diff_id in layers.list() if diff_id not in recorded], 0
     gone = []
     with nullcontext() if dry_run or not orphans else ingest.directory("trash") as trash:

@@ -12,7 +12,7 @@ import xxhash
 
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.digest import Digest
-from layerfs.images import Image
+from layerfs.images import ImageSummary
 from layerfs.layers import Entry, LayerStore, View
 
 __all__ = ["FileCopies", "FileSharing", "LayerSharing", "LayerUse", "share_files", "share_layers"]
@@ -64,7 +64,7 @@ class FileSharing(msgspec.Struct, frozen=True):
     copies: tuple[FileCopies, ...]
 
 
-def share_layers(images: Iterable[Image], layers: LayerStore) -> LayerSharing:
+def share_layers(images: Iterable[ImageSummary], layers: LayerStore) -> LayerSharing:
     """How images share whole layers. Layers that are not here are left out."""
     users: dict[Digest, list[str]] = {}
     for image in images:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from layerfs.images import Image
+    from layerfs.images import ImageSummary
 
 __all__ = [
     "NONE",
@@ -50,7 +50,7 @@ def shown_command(words: Sequence[str], full: bool = False) -> str:
     return '"' + shorten(text, 20, full).translate(_ESCAPED) + '"'
 
 
-def image_names(image: Image, digests: bool = False) -> list[tuple[str, str, str]]:
+def image_names(image: ImageSummary, digests: bool = False) -> list[tuple[str, str, str]]:
     """Return (repository, tag, digest) of each name of an image, with ``<none>`` for what there is not.
 
     ``digests``: a repository under several digests makes as many rows.

@@ -97,6 +97,11 @@ class ImageTables(Connection):
         rows = self._rows("SELECT * FROM repo_digests WHERE target = ? ORDER BY repository, digest", target)
         return [(row["repository"], Digest(row["digest"])) for row in rows]
 
+    def all_repo_digests(self) -> list[tuple[str, str, Digest]]:
+        """(repository, digest, target) of all images."""
+        rows = self._rows("SELECT repository, digest, target FROM repo_digests ORDER BY repository, digest")
+        return [(repository, digest, Digest(target)) for repository, digest, target in rows]
+
     def resolve_repo_digest(self, repository: str, digest: Digest) -> Digest | None:
         """The image that ``repository@digest`` names."""
         row = self._row("SELECT target FROM repo_digests WHERE repository = ? AND digest = ?", repository, digest)
@@ -126,7 +131,7 @@ class ImageTables(Connection):
 
     def image_blobs(self) -> set[str]:
         """All blobs that images consist of."""
-        return {row["digest"] for row in self._rows("SELECT DISTINCT digest FROM image_blobs")}
+        return {digest for (digest,) in self._rows("SELECT digest FROM image_blobs")}
 
     def is_image_blob(self, digest: Digest) -> bool:
         """Whether an image consists of a blob, among others."""

@@ -31,6 +31,11 @@ class LayerTables(Connection):
         """All layers."""
         return [layer_row(row) for row in self._rows("SELECT * FROM layers ORDER BY added, diff_id")]
 
+    def layer_data_bytes(self) -> dict[str, int]:
+        """The bytes of regular files in each layer, by diff ID."""
+        rows = self._rows("SELECT diff_id, data_bytes FROM layers")
+        return {diff_id: data_bytes for diff_id, data_bytes in rows}
+
     def set_layer_bad(self, diff_id: Digest, reason: str | None) -> None:
         """Record that a layer is damaged, or with None that it is whole again."""
         with self.transaction(durable=True):

@@ -1,6 +1,8 @@
 """Keeping a store: what it holds and needs, what can go, whether it is whole."""
 
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -8,7 +10,7 @@ from layerfs.digest import Digest
 from layerfs.errors import InUseError, NotFoundError
 from layerfs.fsutil import disk_usage
 from layerfs.gc import Swept, sweep
-from layerfs.images import Image, Removal
+from layerfs.images import ImageSummary, Removal
 from layerfs.store._migrating import remove_other_layers
 from layerfs.store._parts import Parts
 
@@ -18,7 +20,7 @@ __all__ = ["ImageUsage", "Pruned", "Usage", "prune_images", "remove_image", "swe
 class ImageUsage(msgspec.Struct, frozen=True):
     """What an image takes on disk, in bytes: with other images, alone, and by how many containers it is used."""
 
-    image: Image
+    image: ImageSummary
     shared: int
     unique: int
     containers: int
@@ -51,7 +53,8 @@ def usage(parts: Parts) -> Usage:
     images = parts.images.list()
     layer_disk = {row.diff_id: row.disk for row in parts.database.layers()}
     users: dict[Digest, int] = {}
-    needs = {image.target.digest: _needs(parts, image) for image in images}
+    needs = {image.target.digest: _needs(parts, image.target.digest, layer_disk) for image in images}
+    containers = Counter(row.image_id for row in parts.database.containers())
     for needed in needs.values():
         for digest in needed:
             users[digest] = users.get(digest, 0) + 1
@@ -60,7 +63,7 @@ def usage(parts: Parts) -> Usage:
         shared = unique = 0
         for digest, size in needs[image.target.digest].items():
             shared, unique = (shared + size, unique) if users[digest] > 1 else (shared, unique + size)
-        rows.append(ImageUsage(image, shared, unique, len(parts.database.containers_of_image(image.id))))
+        rows.append(ImageUsage(image, shared, unique, containers[image.id]))
     dry = sweep_store(parts, dry_run=True)
     return Usage(
         images=tuple(rows),
@@ -73,21 +76,12 @@ def usage(parts: Parts) -> Usage:
     )
 
 
-def _needs(parts: Parts, image: Image) -> dict[Digest, int]:
-    """The layers and blobs of an image that are here, with their bytes on disk."""
-    found: dict[Digest, int] = {}
-    for diff_id in image.diff_ids:
-        row = parts.database.layer(diff_id)
-        if row is not None:
-            found[diff_id] = row.disk
-    manifest = image.manifest
-    for digest in (
-        image.target.digest,
-        image.manifest_descriptor.digest,
-        image.id,
-        *(d.digest for d in manifest.layers),
-    ):
-        if digest not in found and parts.content.has(digest):
+def _needs(parts: Parts, target: Digest, layer_disk: dict[Digest, int]) -> dict[Digest, int]:
+    """The layers and blobs of an image, for all its platforms, that are here, with their bytes on disk."""
+    layers, blobs = parts.database.image_parts(target)
+    found = {diff_id: layer_disk[diff_id] for diff_id in layers if diff_id in layer_disk}
+    for digest in blobs - found.keys():
+        with suppress(NotFoundError):
             found[digest] = parts.content.disk(digest)
     return found
 
@@ -131,7 +125,7 @@ def prune_images(
     parts: Parts,
     *,
     all_unused: bool = False,
-    keep: Callable[[Image], bool] = lambda image: False,
+    keep: Callable[[ImageSummary], bool] = lambda image: False,
     dry_run: bool = False,
     blobs: bool = False,
 ) -> Pruned:
@@ -140,9 +134,9 @@ def prune_images(
     ``blobs`` also drops the compressed blobs of unpacked layers.
     """
     removed: list[Removal] = []
+    used = {row.image_id for row in parts.database.containers()}
     for image in parts.images.list():
-        used = parts.database.containers_of_image(image.id)
-        if (image.names and not all_unused) or used or keep(image):
+        if (image.names and not all_unused) or image.id in used or keep(image):
             continue
         if dry_run:
             removed += [Removal("untagged", name) for name in image.familiar_names]

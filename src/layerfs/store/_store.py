@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from layerfs.blobs import NO_PROGRESS, Progress
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.images import Image, ImageStore, Removal
+from layerfs.images import Image, ImageStore, ImageSummary, Removal
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database
 from layerfs.oci import Platform
@@ -355,7 +355,7 @@ class Store:
         diff_ids = [diff_id for image in self._chosen(references) for diff_id in image.diff_ids]
         return share_files(self.layers, diff_ids, minimum=minimum, progress=progress)
 
-    def _chosen(self, references: Sequence[str]) -> list[Image]:
+    def _chosen(self, references: Sequence[str]) -> Sequence[ImageSummary]:
         return [self.images.get(reference) for reference in references] if references else self.images.list()
 
     def sweep(self, *, dry_run: bool = False) -> Swept:
@@ -370,7 +370,7 @@ class Store:
         self,
         *,
         all_unused: bool = False,
-        keep: Callable[[Image], bool] = lambda image: False,
+        keep: Callable[[ImageSummary], bool] = lambda image: False,
         dry_run: bool = False,
         blobs: bool = False,
     ) -> Pruned:

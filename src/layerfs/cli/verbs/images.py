@@ -14,7 +14,7 @@ from layerfs.cli.units import ago, size, stamp
 
 if TYPE_CHECKING:
     from layerfs.errors import LayerfsError
-    from layerfs.images import Image
+    from layerfs.images import ImageSummary
 
 __all__ = ["COMMAND", "run"]
 
@@ -68,7 +68,7 @@ def run(args: Args, context: Context) -> int:
     return damaged[0].exit_code if damaged else 0
 
 
-def _filtered(context: Context, filters: Filters, damaged: list[LayerfsError]) -> Iterator[Image]:
+def _filtered(context: Context, filters: Filters, damaged: list[LayerfsError]) -> Iterator[ImageSummary]:
     images = context.store.images
     before = [images.get(text).created for text in filters["before"]]
     since = [images.get(text).created for text in filters["since"]]
@@ -84,8 +84,9 @@ def _filtered(context: Context, filters: Filters, damaged: list[LayerfsError]) -
             yield image
 
 
-def _rows(images: Iterable[Image], patterns: list[str], dangling: bool | None, args: Args) -> Iterator[Row]:
+def _rows(images: Iterable[ImageSummary], patterns: list[str], dangling: bool | None, args: Args) -> Iterator[Row]:
     for image in images:
+        created = image.created
         for repository, tag, digest in image_names(image, args.digests):
             if patterns and not matches_reference(patterns, repository, tag):
                 continue
@@ -96,8 +97,8 @@ def _rows(images: Iterable[Image], patterns: list[str], dangling: bool | None, a
                 "Tag": tag,
                 "Digest": digest,
                 "ID": shown_id(image.id, args.no_trunc),
-                "CreatedSince": ago(image.created),
-                "CreatedAt": stamp(image.created),
+                "CreatedSince": ago(created),
+                "CreatedAt": stamp(created),
                 "Size": size(image.size),
                 "Containers": "N/A",
                 "SharedSize": "N/A",

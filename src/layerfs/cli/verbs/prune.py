@@ -14,7 +14,7 @@ from layerfs.errors import InvalidInputError, LayerfsError
 
 if TYPE_CHECKING:
     from layerfs.containers import Container
-    from layerfs.images import Image
+    from layerfs.images import ImageSummary
 
 __all__ = ["COMMANDS", "run"]
 
@@ -120,7 +120,7 @@ def _cache(args: Args, context: Context, filters: Filters) -> int:
 def _images(args: Args, context: Context, filters: Filters) -> int:
     until = filters.until()
 
-    def keep(image: Image) -> bool:
+    def keep(image: ImageSummary) -> bool:
         return (until is not None and image.created >= until) or not filters.labels(image.config.run.labels or {})
 
     pruned = context.store.prune_images(all_unused=args.all, keep=keep, dry_run=args.dry_run, blobs=args.blobs)

@@ -1,18 +1,12 @@
-"""Images: names that point at manifests or indexes, and what those lead to.
-
-A target is a manifest, or an index when an image for several platforms was taken whole.  The image ID is the digest of
-the configuration of this machine's platform.  A target without a name is *dangling*; it stays until it is removed or
-pruned.
-"""
+"""The names and images of a store: look-up and changes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InUseError, InvalidInputError, LayerfsError, NotFoundError
+from layerfs.images._values import Image, ImageSummary, Removal
 from layerfs.metadata import Database, ImageRow
 from layerfs.oci import (
     CONFIG_LIMIT,
@@ -22,7 +16,6 @@ from layerfs.oci import (
     MEDIA_CONFIG,
     MEDIA_MANIFEST,
     Descriptor,
-    ImageConfig,
     Index,
     Manifest,
     Platform,
@@ -37,57 +30,15 @@ from layerfs.oci import (
 )
 from layerfs.reference import Reference, is_id_prefix
 
-__all__ = ["Image", "ImageStore", "Removal"]
+__all__ = ["ImageStore"]
 
 _MAX_DEPTH = 8
 _SHOWN_DIGITS = 12
 _LIST = "layerfs images lists those that are"
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image in the store, for one platform."""
-
-    id: Digest
-    target: Descriptor
-    manifest_descriptor: Descriptor
-    manifest: Manifest
-    config: ImageConfig
-    config_bytes: bytes
-    names: tuple[str, ...]
-    repo_digests: tuple[str, ...]
-    added: float
-    size: int
-
-    @property
-    def diff_ids(self) -> tuple[Digest, ...]:
-        """The layers, base first."""
-        return self.config.diff_ids
-
-    @property
-    def platform(self) -> Platform:
-        """What the image is for."""
-        return self.config.platform
-
-    @property
-    def created(self) -> float:
-        """When it says it was made, in seconds since 1970; 0 where it does not say."""
-        return self.config.created_seconds
-
-    @property
-    def familiar_names(self) -> tuple[str, ...]:
-        """Its names as docker shows them."""
-        return tuple(Reference.parse(name).familiar for name in self.names)
-
-
-class Removal(msgspec.Struct, frozen=True):
-    """One thing that a removal did: a name that went, or an image (by target)."""
-
-    kind: Literal["untagged", "deleted"]
-    what: str
-
-
 # Inside the class ``list`` is its method.
-Images = list[Image]
+Summaries = list[ImageSummary]
 Removals = list[Removal]
 Errors = list[LayerfsError]
 _Rows = list[ImageRow]
@@ -158,16 +109,19 @@ class ImageStore:
         # Of several targets with one image ID the one that has names says more.
         return max(rows, key=lambda row: len(self._database.names(row.target.digest)), default=None)
 
-    def list(self, damaged: Errors | None = None) -> Images:
+    def list(self, damaged: Errors | None = None) -> Summaries:
         """All images that have a configuration, the newest first.
 
         One whose documents are lost or damaged hides no other: it is left out, and ``damaged`` is told why.
         """
+        from layerfs.images._listing import Facts  # who runs an image lists none
+
         found = []
+        facts = Facts(self._content, self._database)
         for row in self._database.images():
             try:
                 if row.image_id is not None:
-                    found.append(self._load(row, None))
+                    found.append(facts.summary(row, row.image_id) or self._load(row, None))
             except (NotFoundError, IntegrityError) as exc:
                 # Unless another process has removed it meanwhile.
                 if damaged is not None and self._database.image(row.target.digest) is not None:
@@ -205,11 +159,11 @@ class ImageStore:
             names=names,
             repo_digests=digests,
             added=row.added,
-            size=self._size(config, manifest),
+            size=self._size(config.diff_ids, manifest),
         )
 
-    def _size(self, config: ImageConfig, manifest: Manifest) -> int:
-        known = [self._database.layer(diff_id) for diff_id in config.diff_ids]
+    def _size(self, diff_ids: Sequence[Digest], manifest: Manifest) -> int:
+        known = [self._database.layer(diff_id) for diff_id in diff_ids]
         if any(layer is None for layer in known):
             return sum(layer.size for layer in manifest.layers)
         return sum(layer.data_bytes for layer in known if layer is not None)
