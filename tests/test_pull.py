@@ -1,5 +1,6 @@
 """Pull: what comes, what it costs, and every way in which a registry can misbehave."""
 
+import gzip
 import json
 import os
 import signal
@@ -787,6 +788,40 @@ def test_mirror_is_not_blamed_for_what_the_image_says(
                 with pytest.raises(IntegrityError, match="diff ID"):
                     pull(parts, reference, access=reach)
                 assert mirror.count("GET", digest_of(IMAGE.layers[1])) == count
+        assert registry.count("GET", "/blobs/") == 0
+        assert texts == []
+        assert store.images.list() == []
+
+
+MALFORMED = {
+    "no tar": gzip.compress(noise(300_000, 3), 1, mtime=0),
+    "stream cut short": IMAGE.layers[0][:-20_000],
+    "bytes behind it": IMAGE.layers[0] + b"more" * 10_000,
+}
+
+
+@pytest.mark.parametrize("keep_blobs", [True, False])
+@pytest.mark.parametrize("what", MALFORMED)
+def test_what_is_malformed_and_has_its_digest_is_fetched_once(
+    registry: FakeRegistry, store: Store, tmp_path: Path, what: str, keep_blobs: bool
+) -> None:
+    layer = MALFORMED[what]
+    before, after = (descriptor(data, LAYER_TYPE) for data in (IMAGE.layers[0], layer))
+    document = json.loads(IMAGE.manifest)
+    document["layers"][document["layers"].index(before)] = after
+    wrong = replace(IMAGE, layers=(layer, *IMAGE.layers[1:]), manifest=json.dumps(document).encode())
+    reference = serve(registry, "team/app", "v1", wrong)
+    texts: list[str] = []
+    parts = msgspec.structs.replace(store.parts, keep_blobs=keep_blobs)
+    with FakeRegistry() as mirror:
+        serve(mirror, "team/app", "v1", wrong)
+        with (
+            access(tmp_path, ruled(Rule(registry.host, mirror=(Mirror(mirror.host),))), note=texts.append) as reach,
+            pytest.raises(IntegrityError, match="unpack layer"),
+        ):
+            pull(parts, reference, access=reach)
+        assert mirror.count("GET", digest_of(layer)) == 1
+        assert mirror.sent(digest_of(layer)) == len(layer)
         assert registry.count("GET", "/blobs/") == 0
         assert texts == []
         assert store.images.list() == []

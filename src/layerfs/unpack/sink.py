@@ -216,8 +216,11 @@ class UnpackingSink:
                     if blob is not None and blob.offset:
                         count(blob.offset)
                         source = _Chain(blob.written(), source)
-                    self._pour(source, writer, f"unpack layer {descriptor.digest}")
+                    malformed = self._pour(source, writer, f"unpack layer {descriptor.digest}")
                 verifier.finish() if blob is None else blob.commit()
+                if malformed is not None:
+                    malformed.authentic = descriptor.digest != diff_id
+                    raise malformed
             try:
                 layer = writer.commit()
             except IntegrityError as exc:
@@ -225,8 +228,11 @@ class UnpackingSink:
                 raise
             record_layer(self._database, layer, descriptor)
 
-    def _pour(self, reader: BlobReader, writer: "LayerWriter", what: str) -> None:
-        """Compressed bytes into a layer, to the very end of the blob."""
+    def _pour(self, reader: BlobReader, writer: "LayerWriter", what: str) -> IntegrityError | None:
+        """Compressed bytes into a layer, to the very end of the blob; what is wrong with them, where it is no limit.
+
+        Then too the rest was read: only the digest of all says whether it was the transport, or is the image.
+        """
         from layerfs.unpack.pouring import pour  # as above
 
         try:
@@ -234,7 +240,13 @@ class UnpackingSink:
             if reader.read(1):
                 raise IntegrityError("there are bytes behind the end of the compressed stream")
         except IntegrityError as exc:
-            raise IntegrityError(f"{what}: {exc}", hint=exc.hint) from None
+            failure = IntegrityError(f"{what}: {exc}", hint=exc.hint)
+            if exc.hint is not None:
+                raise failure from None
+            while reader.read(PIECE):
+                pass
+            return failure
+        return None
 
 
 class _Length:

@@ -17,7 +17,8 @@ _WAITING = 8
 def tapped(reader: BlobReader, take: Callable[[bytes], None], count: Callable[[int], None]) -> Iterator[BlobReader]:
     """``reader``, while ``take`` gets its pieces too, in their order, and ``count`` their lengths at once.
 
-    At the end of the ``with`` all of them were taken. What ``take`` raises is raised in a later ``read``, or there.
+    At the end of the ``with`` all of them were taken. What ``take`` raises is raised in a later ``read``, or there;
+    and what ``reader`` raised, which is not asked again.
     """
     tap = _Tap(reader, take, count)
     try:
@@ -41,7 +42,11 @@ class _Tap:
 
     def read(self, size: int = PIECE, /) -> bytes:
         self.check()
-        piece = self._reader.read(size)
+        try:
+            piece = self._reader.read(size)
+        except BaseException as exc:
+            self._failure = exc
+            raise
         if not piece:
             return piece
         self._count(len(piece))
@@ -73,6 +78,6 @@ class _Tap:
             self._thread.join()
 
     def check(self) -> None:
-        """Raise what ``take`` has raised."""
+        """Raise what ``take`` or the reader has raised."""
         if self._failure is not None:
             raise self._failure
