@@ -11,6 +11,7 @@ from layerfs import native
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, NotFoundError
+from layerfs.fsutil import Ingest
 from layerfs.oci import MEDIA_CONFIG, descriptor_of
 
 DATA = bytes(range(256)) * 5000
@@ -103,6 +104,34 @@ def test_a_killed_writer_leaves_its_half_and_no_lock(tmp_path: Path) -> None:
     with store.writer(Digest.of(DATA), len(DATA)) as writer:
         assert writer.offset == len(DATA) // 2
         writer.write(DATA[writer.offset :])
+        writer.commit()
+    assert store.has(Digest.of(DATA))
+
+
+def _write_half_of_a_document(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with make(root).writer(Digest.of(DATA), len(DATA), resume=False) as writer:
+        writer.write(DATA[: len(DATA) // 2])
+        ready.set()
+        time.sleep(60)
+
+
+def test_what_nobody_goes_on_with_is_litter(tmp_path: Path) -> None:
+    """As the configuration that a killed build was writing: it is swept, but not under its writer."""
+    store = make(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_write_half_of_a_document, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    ingest = Ingest(tmp_path / "ingest")
+    assert ingest.sweep() == 0
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert ingest.sweep() == 1
+    assert os.listdir(tmp_path / "ingest") == []
+    with store.writer(Digest.of(DATA), len(DATA), resume=False) as writer:
+        writer.write(DATA)
+        assert ingest.sweep() == 0
         writer.commit()
     assert store.has(Digest.of(DATA))
 

@@ -1,7 +1,8 @@
 """The content store: blobs by digest, each a file ``blobs/<algorithm>/<hex>`` that never changes.
 
 A blob is written in ``ingest/blob-<hex>`` under a lock, verified while it streams, made durable, and renamed into
-its place. A partial file stays behind when its writer stops, so that the next one goes on from there.
+its place. A partial file stays behind when its writer stops, so that the next one goes on from there; where nobody
+could, it is called ``whole-<hex>``, and goes with the litter of those who were killed.
 """
 
 import fcntl
@@ -116,7 +117,8 @@ class ContentStore:
 
     def writer(self, digest: Digest, size: int | None, *, resume: bool = True) -> "BlobWriter":
         """A writer of the blob ``digest``, to be used in a ``with``; waits while another one writes it."""
-        return BlobWriter(self, self._ingest / f"blob-{digest.algorithm}-{digest.hex}", digest, size, resume)
+        name = f"{'blob' if resume else 'whole'}-{digest.algorithm}-{digest.hex}"
+        return BlobWriter(self, self._ingest / name, digest, size, resume)
 
     def delete(self, digest: Digest) -> int:
         """Remove a blob; the bytes that were freed (0: it was not there)."""
