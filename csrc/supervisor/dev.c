@@ -143,7 +143,7 @@ static int mount_ipc(const sv_spec *spec, int dev, lfs_error *error)
     static const char *const names[] = {"shm", "mqueue"};
     cleanup_close int host = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = spec->no_shm ? 1 : 0; i < 2; i++) {
         cleanup_close int fd = -1, target = -1;
 
         if (!(spec->share & CLONE_NEWIPC)) {

@@ -42,6 +42,7 @@ static const struct field {
     FIELD("new-privileges", FLAG, new_privileges),
     FIELD("privileged", FLAG, privileged),
     FIELD("unmasked", FLAG, unmasked),
+    FIELD("no-shm", FLAG, no_shm),
     FIELD("seccomp", FD, seccomp),
     FIELD("oom-score-adj", TEXT, oom_score_adj),
     FIELD("init", FLAG, init),
@@ -300,7 +301,6 @@ static int set(sv_spec *s, const char *key, const char *value)
     return -ENOENT;
 }
 
-/* What does not stand alone. */
 static int check(const sv_spec *s, const char *mode, lfs_error *error)
 {
     int join = strcmp(mode, "join") == 0;
@@ -344,7 +344,7 @@ int sv_spec_read(int fd, const char *mode, sv_spec *spec, lfs_error *error)
     struct stat st;
     size_t size;
     char *text;
-    int r = 0;
+    int r;
 
     defaults(spec);
     if (fstat(fd, &st) < 0)

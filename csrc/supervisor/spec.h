@@ -51,7 +51,7 @@ typedef struct sv_spec {
     uint32_t *groups;
     size_t ngroups;
     uint64_t capabilities;
-    int new_privileges, privileged, unmasked, seccomp, init, die_with_parent, detach;
+    int new_privileges, privileged, unmasked, no_shm, seccomp, init, die_with_parent, detach;
     sv_rlimit *rlimits;
     size_t nrlimits;
     const char *oom_score_adj; /* NULL: as it is */

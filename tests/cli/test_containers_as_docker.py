@@ -383,7 +383,7 @@ def test_replacing_a_container(layerfs, box):
 @pytest.mark.parametrize(
     "words",
     [["--pod", "x"], ["--systemd=always"], ["--secret", "x"], ["--uidmap", "0:1:2"], ["--rootfs"], ["--use-api-socket"],
-     ["--blkio-weight-device", "/dev/vda:10"], ["--network", "container:x"], ["--network", "slirp4netns"]],
+     ["--blkio-weight-device", "/dev/vda:10"], ["--cgroupns", "container:x"], ["--network", "slirp4netns"]],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(layerfs, words):
     said = layerfs.error("run", *words, "box", "true", code=125)

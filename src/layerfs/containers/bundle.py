@@ -31,6 +31,10 @@ def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool
     """
     if config.id_map is not None:
         raise UnsupportedError("option --userns auto: not offered for bundles: their mounts would have other owners")
+    if any(
+        ":" in kind for kind in (config.options.network, config.options.pid, config.options.ipc, config.options.uts)
+    ):
+        raise UnsupportedError("namespaces of other containers: not offered for bundles, which are for later")
     directory = directory.absolute()
     with system_errors(f"write the bundle {directory}"):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -42,11 +42,14 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
     Raises NotFoundError for the image, ExistsError for the name, InvalidInputError and UnsupportedError for options.
     """
     _check(options)
+    options, network = _with_donors(parts, options)
     image = _image(parts, options)
     id = os.urandom(32).hex()
     section = merged_section((from_text(image.config_bytes).get("config") or {}), options)
     args = command_of(section)
     hostname = options.hostname or (_host_name() if options.network == "host" else id[:12])
+    if network is not None:
+        hostname = network.hostname
     with ExitStack() as undo:
         directory = parts.directory(id)
         with system_errors(f"create container {id[:12]}"):
@@ -54,7 +57,12 @@ def create_container(parts: Parts, options: CreateOptions, *, fleeting: bool = F
         undo.callback(_remove_directory, directory)
         lock = parts.lock(id).acquire()
         undo.callback(lock.release)
-        write_files(directory, options, hostname)
+        if network is not None:
+            from layerfs.containers.joining import own_files  # as below
+
+            own_files(parts, id, network)
+        else:
+            write_files(directory, options, hostname)
         mounts = _mounts(parts, options, section, image, undo)
         modes = {use.option.target: use.mode for use in mounts if use.mode is not None}
         support = parts.support.get(image.diff_ids, _targets(mounts), modes)
@@ -112,14 +120,22 @@ def _image(parts: Parts, options: CreateOptions) -> Image:
     return image
 
 
+def _with_donors(parts: Parts, options: CreateOptions) -> tuple[CreateOptions, Config | None]:
+    if not any(":" in kind for kind in (options.network, options.pid, options.ipc, options.uts)):
+        return options, None
+    from layerfs.containers.joining import with_donors  # few containers join others
+
+    return with_donors(parts, options)
+
+
 def _check(options: CreateOptions) -> None:
     """All that can be said to be wrong without the image, before anything is made."""
     if options.name is not None:
         check_name(options.name)
     if options.hostname is not None and re.fullmatch(_HOSTNAME, options.hostname) is None:
         raise InvalidInputError(f"host name {options.hostname!r}: not a host name")
-    if options.hostname is not None and options.uts == "host":
-        raise InvalidInputError("option --hostname: it cannot go with --uts host")
+    if options.hostname is not None and options.uts != "private":
+        raise InvalidInputError(f"option --hostname: it cannot go with --uts {options.uts}")
     check_addresses(options)
     check_limits(options)
     capability_mask(options.cap_add, options.cap_drop)

@@ -186,7 +186,7 @@ def _view(given: Mapping[str, Any]) -> dict[str, Any]:
             fields[flag] = _choice(flag, given[flag], choices)
     network = given.get("network") or given.get("net")
     if network:
-        kind = _choice("network", network, ("host", "none", "default"))
+        kind = _choice("network", network, ("host", "none", "default", _OF_A_CONTAINER))
         fields["network"] = "host" if kind == "default" else kind
     if "userns" in given:
         value = given["userns"]
@@ -196,10 +196,11 @@ def _view(given: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+_OF_A_CONTAINER = "container:NAME"
 _NAMESPACES = {
-    "pid": ("private", "host"),
-    "ipc": ("private", "host"),
-    "uts": ("private", "host"),
+    "pid": ("private", "host", _OF_A_CONTAINER),
+    "ipc": ("private", "host", "none", "shareable", _OF_A_CONTAINER),
+    "uts": ("private", "host", _OF_A_CONTAINER),
     "cgroupns": ("private", "host"),
 }
 
@@ -211,7 +212,8 @@ def _choice(flag: str, value: Any, choices: Sequence[str]) -> str:
         value = value[0]
     if value == "":
         value = choices[0]
-    if value not in choices:
+    joins = _OF_A_CONTAINER in choices and str(value).startswith("container:")
+    if value not in choices and not joins:
         raise UnsupportedError(f"{_shown(flag)} {value!r}: not offered", hint=f"offered are {', '.join(choices)}")
     return str(value)
 

@@ -179,7 +179,8 @@ def _network_settings(config: Config) -> dict[str, Any]:
         "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0,
         "IPv6Gateway": "", "MacAddress": "",
     }  # fmt: skip
-    return {"Ports": {}, **none, "Networks": {config.options.network: dict(none)}}
+    networks = {} if ":" in config.options.network else {config.options.network: dict(none)}
+    return {"Ports": {}, **none, "Networks": networks}
 
 
 def _mount(use: MountUse) -> dict[str, Any]:

@@ -25,12 +25,14 @@ _LIMIT = 1 << 20
 
 class Root(msgspec.Struct, frozen=True):
     """``fd`` is the mounted tree, or -1 where ``overlay`` says what it is; ``accounts`` is for ``resolve_user``;
-    ``images`` are mounts of images, by their place."""
+    ``images`` are mounts of images, by their place; ``enter`` is as in ``RunSpec``, and ``mounts`` come with it."""
 
     fd: int
     overlay: OverlaySpec | None
     accounts: int | AccountReader
     images: dict[str, MountSpec] = {}
+    enter: tuple[tuple[str, int], ...] = ()
+    mounts: tuple[MountSpec, ...] = ()
 
 
 @contextmanager
@@ -40,7 +42,14 @@ def claimed_root(parts: Parts, config: Config, *, volatile: bool) -> Iterator[Ro
         with ExitStack() as stack:
             fd = parts.snapshots.mount(config.id, volatile=volatile, id_map=config.id_map)
             stack.callback(os.close, fd)
-            yield Root(fd, None, fd, _images(parts, config, stack))
+            options = config.options
+            if any(":" in kind for kind in (options.network, options.pid, options.ipc, options.uts)):
+                from layerfs.containers.joining import joined  # few containers join others
+
+                others = joined(parts, config, stack)
+                yield Root(fd, None, fd, _images(parts, config, stack), others.enter, others.mounts)
+            else:
+                yield Root(fd, None, fd, _images(parts, config, stack))
         return
     place = parts.snapshots.claim(config.id, volatile=volatile)
     overlay = OverlaySpec(
@@ -66,7 +75,10 @@ def _images(parts: Parts, config: Config, stack: ExitStack) -> dict[str, MountSp
 def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:
     """What to run in the root; without privilege it has this user's numbers."""
     spec = run_spec(config, root.accounts, directory)
-    spec = msgspec.structs.replace(spec, mounts=tuple(root.images.get(mount.target, mount) for mount in spec.mounts))
+    mounts = [root.images.get(mount.target, mount) for mount in spec.mounts]
+    targets = {mount.target for mount in mounts}
+    mounts = [*(mount for mount in root.mounts if mount.target not in targets), *mounts]
+    spec = msgspec.structs.replace(spec, mounts=tuple(mounts), enter=root.enter)
     if root.overlay is None:
         return spec
     from layerfs.userns import own_maps  # root needs none

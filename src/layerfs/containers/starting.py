@@ -59,6 +59,7 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
             if value == "host"
         ),
         devices=tuple(DeviceSpec(item.source, item.target, item.permissions) for item in options.devices),
+        shm=options.ipc != "none" and ":" not in options.ipc,
         shm_size=options.shm_size,
         sysctls=options.sysctls,
         cgroup_parent=options.cgroup_parent,

@@ -90,6 +90,7 @@ class LaunchSpec(ProcessSpec, frozen=True, kw_only=True):
     domainname: str = ""
     privileged: bool = False
     unmasked: bool = False
+    no_shm: bool = False
     oom_score_adj: int | None = None
     sysctls: Mapping[str, str] = {}
     share: Sequence[str] = ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from layerfs import native
-from layerfs.errors import LayerfsError, UnsupportedError
+from layerfs.errors import LayerfsError, UnsupportedError, system_errors
 from layerfs.late import LateModule
 from layerfs.runtime.cgroups import Cgroup
 from layerfs.runtime.process import exit_code, open_process
@@ -129,8 +129,8 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         "args": spec.args,
         "env": spec.env,
         "cwd": spec.cwd,
-        "hostname": "" if "uts" in spec.share else spec.hostname,
-        "domainname": "" if "uts" in spec.share else spec.domainname,
+        "hostname": spec.hostname if spec.has_own_names else "",
+        "domainname": spec.domainname if spec.has_own_names else "",
         "uid": spec.user.uid,
         "gid": spec.user.gid,
         "groups": spec.user.groups,
@@ -144,6 +144,8 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         "die_with_parent": spec.die_with_parent,
         "no_network": spec.network == "none",
         "share": spec.share,
+        "enter": [(kind, _namespace(kind, pid, stack)) for kind, pid in spec.enter],
+        "no_shm": not spec.shm,
         "oom_score_adj": spec.limits.oom_score_adj,
         "seccomp": _filter(spec),
         "sysctls": spec.sysctls,
@@ -152,6 +154,13 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         ],
         "mounts": [*map(_mount, mounts), *_extra_mounts(spec)],
     }
+
+
+def _namespace(kind: str, pid: int, stack: ExitStack) -> int:
+    with system_errors(f"enter the {kind} namespace of process {pid}"):
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _filter(spec: RunSpec | ExecSpec) -> bytes:
@@ -199,12 +208,13 @@ def _mount(mount: MountSpec) -> native.Mount:
         options += [f"mode={mount.mode if mount.mode is not None else 0o1777:o}"]
         return native.Mount(type="tmpfs", target=mount.target, options=options)
     options += ["rec"] if mount.recursive else []
+    options += ["nosuid", "noexec"] if mount.quiet else []
     options += [mount.propagation.removeprefix("r")] if mount.propagation not in ("private", "rprivate") else []
     return native.Mount(type="bind", source=mount.source, target=mount.target, options=options)
 
 
 def _extra_mounts(spec: RunSpec) -> Iterator[native.Mount]:
-    if spec.shm_size != 64 << 20:
+    if spec.shm and spec.shm_size != 64 << 20:
         options = ["nosuid", "nodev", "noexec", f"size={spec.shm_size}", "mode=1777"]
         yield native.Mount(type="tmpfs", target="/dev/shm", options=options)
     for device in spec.devices:

@@ -25,7 +25,7 @@ _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2))  # null zero
 def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
     """The document ``config.json``; ``rootfs`` is where the root is, absolute or relative to the bundle."""
     linux: dict[str, Any] = {
-        "namespaces": [{"type": name} for name in _namespaces(spec)],
+        "namespaces": _namespaces(spec),
         "resources": _resources(spec),
         "cgroupsPath": "/" + os.path.join((spec.cgroup_parent or "layerfs").strip("/"), spec.id),
         "devices": [_device(device) for device in (*spec.devices, *(_host_devices(spec) if spec.privileged else ()))],
@@ -42,7 +42,7 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
     if not spec.privileged and not spec.unmasked:
         linux |= {"maskedPaths": list(_MASKED), "readonlyPaths": list(_READONLY)}
     # The member "domainname" is young, and older runtimes leave it out in silence.
-    domain = {"kernel.domainname": spec.domainname} if spec.domainname and "uts" not in spec.share else {}
+    domain = {"kernel.domainname": spec.domainname} if spec.domainname and spec.has_own_names else {}
     if spec.sysctls or domain:
         linux["sysctl"] = {**domain, **spec.sysctls}
     process = oci_process(spec)
@@ -60,7 +60,7 @@ def oci_config(spec: RunSpec, rootfs: str = "rootfs") -> dict[str, Any]:
         "annotations": dict(spec.annotations),
         "linux": linux,
     }
-    if "uts" not in spec.share:
+    if spec.has_own_names:
         document["hostname"] = spec.hostname
     return document
 
@@ -89,11 +89,17 @@ def _mappings(ranges: Sequence[tuple[int, int, int]]) -> list[dict[str, int]]:
     return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in ranges]
 
 
-def _namespaces(spec: RunSpec) -> list[str]:
-    kinds = ["mount", *(name for name in ("pid", "uts", "ipc", "cgroup") if name not in spec.share)]
+def _namespaces(spec: RunSpec) -> list[dict[str, str]]:
+    entered = [
+        {"type": "network" if kind == "net" else kind, "path": f"/proc/{pid}/ns/{kind}"} for kind, pid in spec.enter
+    ]
+    taken = {*spec.share, *(kind for kind, _ in spec.enter)}
+    kinds = ["mount", *(name for name in ("pid", "uts", "ipc", "cgroup") if name not in taken)]
     if spec.maps is not None:
         kinds.append("user")
-    return [*kinds, "network"] if spec.network == "none" else kinds
+    if spec.network == "none":
+        kinds.append("network")
+    return [*({"type": name} for name in kinds), *entered]
 
 
 def _host_devices(spec: RunSpec) -> Iterator[DeviceSpec]:
@@ -149,6 +155,8 @@ def _system_mounts(spec: RunSpec) -> list[dict[str, Any]]:
         # A sysfs of one's own needs a network of one's own; cgroups are mounted over what comes with the host's.
         sys = ("/sys", "bind", "/sys", ["rbind", "rprivate", *quiet, mode])
         mounts = [sys if entry[0] == "/sys" else entry for entry in mounts]
+    if not spec.shm:
+        own.add("/dev/shm")
     mounts = [entry for entry in mounts if entry[0] not in own]
     return [
         {"destination": target, "type": kind, "source": source, "options": options}
@@ -164,6 +172,7 @@ def _mount(mount: MountSpec) -> dict[str, Any]:
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
     options = ["rbind" if mount.recursive else "bind", mount.propagation, "nodev"]
     options += ["ro"] if mount.readonly else ["rw"]
+    options += ["nosuid", "noexec"] if mount.quiet else []
     if isinstance(mount.source, int):
         raise UnsupportedError(f"mount {mount.target}: a mount without a path is for the built-in launcher alone")
     return {"destination": mount.target, "type": "bind", "source": os.path.abspath(mount.source), "options": options}

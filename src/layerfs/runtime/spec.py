@@ -35,6 +35,8 @@ class MountSpec(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
     mode: int | None = None
     exec: bool = False
+    quiet: bool = False
+    """Of a bind: nothing in it is executed."""
     mapped: bool = False
     """Its owners are seen by the maps of the container's user namespace."""
 
@@ -103,7 +105,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
     share: tuple[str, ...] = ()
     """Namespaces of the host that are kept: pid, ipc, uts, cgroup."""
+    enter: tuple[tuple[str, int], ...] = ()
+    """Namespaces of others that are entered: pid, ipc, uts, net; and a process that is in it."""
     devices: tuple[DeviceSpec, ...] = ()
+    shm: bool = True
+    """Whether there is a /dev/shm of its own, or the host's."""
     shm_size: int = 64 << 20
     sysctls: dict[str, str] = {}
     cgroup_parent: str | None = None
@@ -120,6 +126,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A user namespace with these numbers."""
     die_with_parent: bool = False
     """It is killed when the thread that started it ends; by the built-in launcher alone."""
+
+    @property
+    def has_own_names(self) -> bool:
+        """Whether host name and domain name are its own."""
+        return "uts" not in self.share and all(kind != "uts" for kind, _ in self.enter)
 
 
 class Supervision(msgspec.Struct, frozen=True, kw_only=True):
