@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.build.parser import parse, parse_mount
 from layerfs.build.secrets import forwarded, set_owner
 from layerfs.errors import InvalidInputError
 
@@ -92,3 +93,84 @@ def test_warnings_that_are_to_be_errors(kit, directive):
     assert kit.progress.lines == []
     kit.build(text.format('["x"]'))
     kit.build(text.format("x"), build_args={"BUILDKIT_DOCKERFILE_CHECK": "error=false"})
+
+
+# ---- what is refused before anything is done ----
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("ARG =x", "is not of the form name or name=value"),
+        ("ARG A'B=x", "is not of the form name or name=value"),
+        ("RUN --mount=type=cache,target=/x,uid=bob true", "uid 'bob' is not a number"),
+        ("RUN --mount=type=secret,id=x,gid=-1 true", "gid '-1' is not a number"),
+        ("RUN --mount=type=secret,id=x,mode=rw true", "mode 'rw' is not octal"),
+        ("RUN --mount=type=tmpfs,target=/x,size=1x true", "size '1x' is not a number of bytes"),
+        ("RUN --mount=type=bind,target true", "'target' is not of the form name=value"),
+        ("RUN --mount=type=cache,target=/x,ro=maybe true", "ro is true or false"),
+    ],
+)
+def test_what_is_refused(line, reason):
+    with pytest.raises(InvalidInputError, match=reason):
+        parse(f"FROM a\n{line}\n".encode())
+
+
+def test_options_of_a_mount_as_they_are_kept():
+    lines = {
+        "TYPE=cache,Target=/x,RO": ("cache", {"target": "/x", "ro": "true"}),
+        "type=cache,target=/x,rw": ("cache", {"target": "/x", "ro": "false"}),
+        "type=cache,target=/x,rw=false": ("cache", {"target": "/x", "ro": "true"}),
+        "type=cache,target=/x,readwrite=0": ("cache", {"target": "/x", "ro": "true"}),
+        "target=/x,ro": ("bind", {"target": "/x", "rw": "false"}),
+        "target=/x,readonly=false": ("bind", {"target": "/x", "rw": "true"}),
+        "src=a,dst=/x,readwrite": ("bind", {"source": "a", "target": "/x", "rw": "true"}),
+        "destination=/x": ("bind", {"target": "/x"}),
+    }
+    for text, wanted in lines.items():
+        mount = parse_mount(text)
+        assert (mount.type, mount.options) == wanted, text
+
+
+# ---- arguments, stages, triggers ----
+
+
+def test_an_empty_default_is_one(kit):
+    kit.build(
+        "ARG A=outer\nARG B=outer\nFROM box\nARG A=\nARG B\nRUN echo [$A] [$B] > /o; env | grep -c '^A=$' >> /o\n"
+    )
+    assert kit.read("/o") == "[] [outer]\n1\n"
+
+
+def test_a_given_argument_before_the_first_from(kit):
+    kit.build("FROM box\nENV IS=other\n", tags=("other",))
+    text = "ARG IMAGE=box\nARG VALUE=default\nFROM $IMAGE\nARG VALUE\nRUN echo $IS $VALUE > /o\n"
+    kit.build(text)
+    assert kit.read("/o") == "default\n"
+    kit.build(text, build_args={"IMAGE": "other", "VALUE": "given"})
+    assert kit.read("/o") == "other given\n"
+    kit.build("ARG IMAGE\nFROM $IMAGE\n", build_args={"IMAGE": "other"})
+    assert "IS=other" in kit.section()["Env"]
+
+
+def test_a_target_in_other_letters(kit):
+    kit.build("FROM box AS One\nENV A=1\nFROM box\nENV A=2\n", target="oNE")
+    assert "A=1" in kit.section()["Env"]
+
+
+def test_a_context_in_the_place_of_a_stage(kit, tmp_path):
+    """The stage is then not needed at all."""
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/f").write_text("context")
+    text = (
+        "FROM box AS part\nRUN exit 1\nFROM box\nCOPY --from=part /f /f\nRUN --mount=from=part,target=/m cp /m/f /g\n"
+    )
+    kit.build(text, contexts={"part": str(tmp_path / "extra")})
+    assert (kit.read("/f"), kit.read("/g")) == ("context", "context")
+
+
+def test_a_trigger_with_a_heredoc(kit):
+    kit.build("FROM box\nONBUILD RUN <<E\necho one > /a\necho two >> /a\nE\nONBUILD COPY <<E /b\nthree\nE\n")
+    kit.store.images.tag("made", "parent")
+    kit.build("FROM parent\n")
+    assert (kit.read("/a"), kit.read("/b")) == ("one\ntwo\n", "three\n")
