@@ -3,12 +3,14 @@
 import os
 import shutil
 import socket
+import sqlite3
 import stat
 import time
+from contextlib import closing
 
 import pytest
 
-from layerfs.build import fingerprint, stamp, tree
+from layerfs.build import memory, stamp, tree
 from layerfs.errors import BuildError
 
 pytestmark = pytest.mark.root
@@ -20,7 +22,7 @@ FILES = {"d/a": "1", "d/s/b": "22", "d/s/l": "->b", "d/x.o": "o", "d/t/c": "3", 
 @pytest.fixture
 def walked(monkeypatch):
     """The directories gone through, file by file. Fresh files count as old ones here; see the last test."""
-    for module in (stamp, fingerprint):
+    for module in (stamp, memory):
         monkeypatch.setattr(module, "RACY_SECONDS", -1000)
     walk, found = tree.Tree._walk, []
 
@@ -173,7 +175,58 @@ def test_small_files_are_opened_once(kit, monkeypatch):
 def test_fresh_files_are_gone_through_again(kit):
     """What changed within the last tick of the clock might change again and look the same."""
     kit.build(TEXT, FILES)
-    assert not list((kit.place / "root/cache/fingerprints").glob("*.trees"))
+    assert not list((kit.place / "root/cache").glob("fingerprints/*"))
     time.sleep(3.1)
     kit.build(TEXT)
-    assert len(list((kit.place / "root/cache/fingerprints").glob("*.trees"))) == 1
+    assert remembered(kit) == {b"f": 3, b"t": 1}
+
+
+def remembered(kit):
+    """How many directories with files, and how many trees."""
+    (path,) = (kit.place / "root/cache/fingerprints").glob("*.db")
+    with closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT substr(key, 1, 1), count(*) FROM known GROUP BY 1"))
+
+
+@pytest.mark.parametrize("damage", ["no database", "another one", "a bit", "locked", "an older layerfs"])
+def test_damaged_memory(kit, walked, damage):
+    """It is found again; never is something taken for what it is not."""
+    kit.build(TEXT, FILES)
+    (path,) = (kit.place / "root/cache/fingerprints").glob("*.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if damage == "no database":
+            path.write_bytes(b"x" * 8192)
+        elif damage == "another one":
+            db.execute("DROP TABLE known")
+        elif damage == "a bit":
+            for key, value in db.execute("SELECT key, value FROM known").fetchall():
+                flipped = value[:-1] + bytes([value[-1] ^ 1])
+                db.execute("UPDATE known SET value = ? WHERE key = ?", (flipped, key))
+        elif damage == "locked":
+            db.execute("BEGIN EXCLUSIVE")
+        else:
+            path.unlink()
+            path.with_suffix(".trees").write_bytes(b"\x80")
+        walked.clear()
+        kit.build(TEXT)
+        assert kit.steps() == (0, 1)
+        assert walked
+    walked.clear()
+    kit.build(TEXT)
+    assert (kit.steps(), walked) == ((0, 1), [])
+
+
+def test_more_directories_than_are_held(kit, walked, monkeypatch):
+    monkeypatch.setattr(memory, "_DIRECTORIES", 2)
+    monkeypatch.setattr(memory, "_PENDING", 3)
+    files = {f"d/{outer}/{inner}/{name}": outer + inner + name for outer in "abc" for inner in "de" for name in "fg"}
+    kit.build(TEXT, files)
+    assert remembered(kit) == {b"f": 6, b"t": 1}
+    tick()
+    (kit.context / "d/b/e/f").write_text("other")
+    opened, found = tree.Cursor.open, []
+    monkeypatch.setattr(tree.Cursor, "open", lambda self, names, *flags: found.append(names) or opened(self, names))
+    kit.build(TEXT)
+    assert (kit.steps(), kit.read("/d/b/e/f")) == ((1, 0), "other")
+    assert found.count((b"d", b"b", b"e", b"f")) == 1
+    assert len(found) == len(files)  # one to find out, and the others for the layer

@@ -9,15 +9,16 @@ import msgspec
 
 from layerfs.blobs import BlobReader
 from layerfs.build.context import is_remote, looks_like_tar
-from layerfs.build.copying import Source
 from layerfs.build.git import parse_git
 from layerfs.build.instructions import Copy
+from layerfs.build.pieces import Source
 from layerfs.build.secrets import secret_value
 from layerfs.build.session import Session
 from layerfs.build.tree import Cursor
 from layerfs.compression import open_reader
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, InvalidInputError, system_errors
+from layerfs.native import Status
 
 __all__ = ["add_sources", "is_archive", "unpacked"]
 
@@ -36,7 +37,7 @@ def add_sources(
         from layerfs.build.remote import git_tree
 
         tree = git_tree(session.keeper, source, keep_git_dir=copy.keep_git_dir, checksum=checksum or "")
-        return [Source((), tree, (), os.fstat(tree.fd), spread=True)]
+        return [Source((), tree, (), Status.of(os.fstat(tree.fd)), spread=True)]
     from layerfs.build.remote import download
 
     directory = session.keeper.stack.enter_context(session.parts.ingest.directory("download"))
@@ -52,7 +53,7 @@ def add_sources(
             os.utime(found.path, ns=(session.now, session.now))
     tree = session.keeper.directory(directory, "the download", remember=False)
     name = os.fsencode(found.path.name)
-    plain = Source((os.fsencode(found.name),), tree, (name,), os.stat(found.path))
+    plain = Source((os.fsencode(found.name),), tree, (name,), Status.of(os.stat(found.path)))
     if copy.unpack and not is_archive(plain):
         raise InvalidInputError(f"{word}: no archive, it cannot be unpacked")
     return [msgspec.structs.replace(plain, unpack=bool(copy.unpack))]
@@ -97,6 +98,6 @@ def unpacked(session: Session, sources: Sequence[Source]) -> list[Source]:
                 fd = cursor.open(source.names)
             with open(fd, "rb") as file:
                 tree = session.keeper.archive(file, "the archive", owned=True)
-            source = Source((), tree, (), os.fstat(tree.fd), spread=True, keep_owner=True)
+            source = Source((), tree, (), Status.of(os.fstat(tree.fd)), spread=True, keep_owner=True)
         found.append(source)
     return found

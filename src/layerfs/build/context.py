@@ -17,8 +17,8 @@ from typing import BinaryIO
 import msgspec
 
 from layerfs.blobs import PIECE, BlobReader
-from layerfs.build.fingerprint import FileMemory
 from layerfs.build.ignore import Matcher, read_patterns
+from layerfs.build.memory import FileMemory
 from layerfs.build.options import BuildOptions, BuildParts
 from layerfs.build.tree import Tree
 from layerfs.compression import detect, open_reader
@@ -84,7 +84,7 @@ class TreeKeeper:
         tree = Tree(fd, what, ignore)
         if remember:
             name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
-            self._memories[fd] = FileMemory(self.parts.root / "cache" / "fingerprints" / name)
+            self._memories[fd] = FileMemory(self.parts.root / "cache" / "fingerprints" / f"{name}.db")
         return tree
 
     def layers(self, stack: list[Digest], what: str) -> Tree:

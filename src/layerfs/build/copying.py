@@ -1,7 +1,7 @@
 """What COPY and ADD are to copy: files of trees, and what they come down to (the cache key).
 
 Small files are read once, for the key, and their content is kept for the layer as long as there is not much of it; all
-else is read once for each.  ``placing`` has where the files go.
+else is read once for each. ``pieces`` has what is kept, ``placing`` where the files go.
 """
 
 import hashlib
@@ -11,37 +11,15 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from layerfs.build.fingerprint import Content, FileMemory, fingerprint
+from layerfs.build.fingerprint import fingerprint
 from layerfs.build.ignore import Matcher
+from layerfs.build.memory import FileMemory
 from layerfs.build.modes import Chmod
+from layerfs.build.pieces import Piece, Pieces, Source
 from layerfs.build.stamp import Stamp
-from layerfs.build.tree import Cursor, Found, Names, Tree, shown
+from layerfs.build.tree import Cursor, Tree, shown
 
-__all__ = ["CopyFlags", "Piece", "Source", "gather", "known_content"]
-
-_KEPT = 32 << 20
-"""How much content of small files is kept for the layer, in bytes."""
-
-
-class Source(msgspec.Struct, frozen=True, eq=False):
-    """Something to copy: ``names`` in ``tree``, or ``text``. ``title`` is the name it gets inside a directory, and
-    with ``--parents`` the path; ``spread``: the content of a directory, not the directory itself."""
-
-    title: Names
-    tree: Tree | None = None
-    names: Names = ()
-    status: os.stat_result | None = None
-    text: bytes | None = None
-    mode: int = 0o644
-    spread: bool = False
-    keep_owner: bool = False
-    unpack: bool = False
-    """An archive whose content is meant."""
-
-    @property
-    def keeps_owner(self) -> bool:
-        """Whether its files are of whom they are there."""
-        return self.keep_owner or (self.tree is not None and self.tree.owned)
+__all__ = ["CopyFlags", "gather", "known_content"]
 
 
 class CopyFlags(msgspec.Struct, frozen=True, eq=False):
@@ -56,31 +34,26 @@ class CopyFlags(msgspec.Struct, frozen=True, eq=False):
     """The time, in nanoseconds, of what has none of its own."""
 
 
-class Piece(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A file of a source, its fingerprint, and perhaps its content."""
-
-    source: Source
-    found: Found | None
-    digest: bytes
-    content: Content | None = None
-
-
 def gather(
     sources: Iterable[Source],
     flags: CopyFlags,
     memory: Callable[[Tree], FileMemory],
     note: Callable[[str], None],
-) -> tuple[list[Piece], bytes]:
-    """All files of the sources, and what they come down to together. Sockets are left out, with a note."""
-    pieces: list[Piece] = []
+    pieces: Pieces | None = None,
+) -> bytes:
+    """What all files of the sources come down to together; ``pieces`` gets them. Sockets are left out, with a note."""
     total = hashlib.sha256()
     for source in sources:
+        if pieces is not None:
+            pieces.begin(source)
         if source.tree is None:
-            pieces.append(Piece(source, None, hashlib.sha256(source.text or b"").digest()))
-            total.update(_described(source) + pieces[-1].digest)
+            digest = hashlib.sha256(source.text or b"").digest()
+            if pieces is not None:
+                pieces.add(Piece((), None, digest))
+            total.update(_described(source) + digest)
         elif not _is_excluded(flags.exclude, source):
             total.update(_described(source) + _gather_files(pieces, source, flags.exclude, memory(source.tree), note))
-    return pieces, total.digest()
+    return total.digest()
 
 
 def known_content(
@@ -97,7 +70,7 @@ def known_content(
             if stat.S_ISDIR(source.status.st_mode):
                 digest = known.tree(source.tree, source.names, source.status, flags.exclude)
             elif known.get(b"/".join(source.names), source.status) is not None:
-                digest = _gather_files([], source, flags.exclude, known, note)
+                digest = _gather_files(None, source, flags.exclude, known, note)
             else:
                 digest = None
             if digest is None:
@@ -111,14 +84,14 @@ def _described(source: Source) -> bytes:
 
 
 def _gather_files(
-    pieces: list[Piece], source: Source, exclude: Matcher | None, known: FileMemory, note: Callable[[str], None]
+    pieces: Pieces | None, source: Source, exclude: Matcher | None, known: FileMemory, note: Callable[[str], None]
 ) -> bytes:
     """Add the files of a tree; what they come down to."""
     tree, status = source.tree, source.status
     assert tree is not None
     assert status is not None
     total, stamp, sockets = hashlib.sha256(), Stamp() if known else None, False
-    keeps, spare = source.keeps_owner, _KEPT - sum(len(piece.content.data) for piece in pieces if piece.content)
+    keeps = source.keeps_owner
     with Cursor(tree.fd) as cursor:
         for found in tree.walk(source.names, status, exclude, stamp):
             mode = found.status.st_mode
@@ -128,9 +101,9 @@ def _gather_files(
                 continue
             digest, content = b"", None
             if not stat.S_ISDIR(mode):
-                digest, content = fingerprint(tree, cursor, found, known, spare)
-                spare -= len(content.data) if content is not None else 0
-            pieces.append(Piece(source, found, digest, content))
+                digest, content = fingerprint(tree, cursor, found, known, pieces.spare if pieces is not None else 0)
+            if pieces is not None:
+                pieces.add(Piece(found.below, found.status, digest, content))
             owner = b"(%d, %d)" % (found.status.st_uid, found.status.st_gid) if keeps else b"()"
             path, size = b"/".join(found.below), len(digest).to_bytes(4, "little")
             total.update(b"%b\0%o%b%b%b" % (path, mode, owner, size, digest))

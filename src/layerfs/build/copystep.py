@@ -5,15 +5,17 @@ import posixpath
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 
 from layerfs.build.cache import CacheRecord, cache_key
-from layerfs.build.copying import CopyFlags, Piece, Source, gather, known_content
+from layerfs.build.copying import CopyFlags, gather, known_content
 from layerfs.build.ignore import Matcher
 from layerfs.build.instructions import Copy
 from layerfs.build.modes import parse_chmod, resolve_chown
+from layerfs.build.pieces import Pieces, Source
 from layerfs.build.placing import lay_out, make_directory, write_layer
 from layerfs.build.session import Session
 from layerfs.build.state import StageState
@@ -66,21 +68,22 @@ def copy_step(
     record = session.cache.find(cache_key("copy", known.hex(), *same)) if known is not None else None
     cached = record is not None
     if record is None:
-        pieces, digest = gather(sources, flags, memory, session.warn)
-        key = cache_key("copy", digest.hex(), *same)
-        record = session.cache.find(key) if use_cache else None
-        cached = record is not None
-        if record is None:
-            if late and chown:
-                owner = resolve_chown(chown, state.stack, session.parts.snapshots)
-                flags = msgspec.structs.replace(flags, owner=owner)
-            if any(source.unpack for source in sources):
-                from layerfs.build.adding import unpacked  # COPY needs none of it
+        with Pieces(session.parts.ingest.root) as pieces:
+            key = cache_key("copy", gather(sources, flags, memory, session.warn, pieces).hex(), *same)
+            record = session.cache.find(key) if use_cache else None
+            cached = record is not None
+            if record is None:
+                if late and chown:
+                    owner = resolve_chown(chown, state.stack, session.parts.snapshots)
+                    flags = msgspec.structs.replace(flags, owner=owner)
+                if any(source.unpack for source in sources):
+                    from layerfs.build.adding import unpacked  # COPY needs none of it
 
-                pieces, _ = gather(unpacked(session, sources), flags, memory, session.warn)
-            layer = _write(session, stack, dest, pieces, flags, many=len(words) > 1 or copy.parents, link=copy.link)
-            record = CacheRecord(layer.diff_id, session.moment(), copy.line.text[:200])
-            session.cache.keep(key, record)
+                    pieces.clear()
+                    gather(unpacked(session, sources), flags, memory, session.warn, pieces)
+                layer = _write(session, stack, dest, pieces, flags, many=len(words) > 1 or copy.parents, link=copy.link)
+                record = CacheRecord(layer.diff_id, session.moment(), copy.line.text[:200])
+                session.cache.keep(key, record)
     if quick is not None:
         session.cache.keep(quick, record)
     assert record.layer is not None
@@ -111,18 +114,15 @@ def _write(
     session: Session,
     stack: Sequence[Digest],
     dest: str,
-    pieces: Sequence[Piece],
+    pieces: Pieces,
     flags: CopyFlags,
     *,
     many: bool,
     link: bool,
 ) -> Layer:
-    if link:
-        placed = lay_out(None, dest, pieces, flags, many=many)
-    else:
-        with session.parts.layers.view(stack) as view:
-            placed = lay_out(view, dest, pieces, flags, many=many)
-    return keep_layer(session, write_layer(session.parts.layers, placed, session.lease.protect))
+    with nullcontext() if link else session.parts.layers.view(stack) as view:
+        placed = lay_out(view, dest, pieces, flags, many=many)
+        return keep_layer(session, write_layer(session.parts.layers, placed, session.lease.protect))
 
 
 def keep_layer(session: Session, layer: Layer) -> Layer:

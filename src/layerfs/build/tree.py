@@ -13,7 +13,7 @@ from layerfs.build.ignore import Matcher, compile_glob
 from layerfs.build.stamp import Stamp
 from layerfs.digest import Digest
 from layerfs.errors import BuildError, InvalidInputError, NotFoundError, native_error
-from layerfs.native import Listing
+from layerfs.native import Listing, Status
 from layerfs.runtime.beneath import Place
 
 __all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "shown"]
@@ -30,7 +30,7 @@ class Found(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     names: Names
     below: Names
-    status: os.stat_result
+    status: Status
 
 
 def shown(names: Sequence[bytes]) -> str:
@@ -66,14 +66,14 @@ class Tree:
         """Whether the ignore file leaves a path out."""
         return bool(names and self.ignore) and self.ignore.matches(_text(names))
 
-    def resolve(self, path: str) -> tuple[Names, os.stat_result]:
+    def resolve(self, path: str) -> tuple[Names, Status]:
         """Where a source leads, links followed inside the tree; NotFoundError, which says what removed it."""
         try:
             with Place(self.fd, os.fsencode(path)) as place:
                 if place.fd is None:
                     raise self._missing(path)
                 names = tuple(place.names)
-                status = os.fstat(place.fd)
+                status = Status.of(os.fstat(place.fd))
         except (FileNotFoundError, NotADirectoryError):
             raise self._missing(path) from None
         except OSError as exc:
@@ -125,7 +125,7 @@ class Tree:
         """What SOURCE_DATE_EPOCH=context means: when it was made, or the newest file of an archive. Files of a
         directory of the host have times that mean nothing elsewhere: None."""
         if self.made is None and self.identity is not None:
-            return max(found.status.st_mtime_ns for found in self.walk((), os.fstat(self.fd))) // 10**9
+            return max(found.status.st_mtime_ns for found in self.walk((), Status.of(os.fstat(self.fd)))) // 10**9
         return self.made
 
     def stamp(self, names: Names, exclude: Matcher | None = None) -> Stamp:
@@ -144,7 +144,7 @@ class Tree:
                 self._stamp(stamp, cursor, here, rel, exclude)
 
     def walk(
-        self, names: Names, status: os.stat_result, exclude: Matcher | None = None, stamp: Stamp | None = None
+        self, names: Names, status: Status, exclude: Matcher | None = None, stamp: Stamp | None = None
     ) -> Iterator[Found]:
         """A file and all below it, sorted, a directory before what it has, without what is left out. ``stamp`` is told
         of what is come by."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         launcher_program,
         supervise,
     )
-    from layerfs.native._listing import Listing
+    from layerfs.native._listing import Listing, Status
     from layerfs.native._mount import (
         Probe,
         attach,
@@ -56,7 +56,7 @@ else:  # a command needs a part of the core
             "CommandError JoinSpec LaunchSpec Mount Process "
             "SupervisorSpec join keep_terminal launch launcher_program supervise"
         ),
-        _listing="Listing",
+        _listing="Listing Status",
         _mount=(
             "Probe attach bind_mount detach enter_namespaces erofs_mount "
             "idmap_mount overlay_mount probe readahead userns_open write_back"
@@ -84,6 +84,7 @@ __all__ = [
     "SeccompArg",
     "SeccompRule",
     "Stat",
+    "Status",
     "SupervisorSpec",
     "UnpackResult",
     "Unpacker",
