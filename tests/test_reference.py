@@ -1,9 +1,11 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfs.errors import InvalidInputError
-from layerfs.reference import Reference, is_id_prefix
+from layerfs.reference import _REPOSITORY, Reference, _is_id, _is_plain, is_id_prefix
 
 D = "sha256:" + "a" * 64
 
@@ -73,3 +75,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_id_prefixes() -> None:
     assert all(map(is_id_prefix, ["ab", "sha256:ab12", "f" * 64]))
     assert not any(map(is_id_prefix, ["a", "xyz", "f" * 65, "AB"]))
+
+
+@given(st.text("az09Z/._-é²\n", max_size=8))
+def test_what_is_told_without_an_expression(text: str) -> None:
+    assert _is_plain(text) == (re.fullmatch("[a-z0-9]+(/[a-z0-9]+)*", text) is not None)
+    assert not _is_plain(text) or re.fullmatch(_REPOSITORY, text)
+    text = (text * 64)[:64]
+    assert _is_id(text) == (re.fullmatch("[0-9a-f]{64}", text) is not None)

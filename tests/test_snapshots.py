@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import tarbuild
+from hypothesis import given
+from hypothesis import strategies as st
 from suites.layer_suite import add, attached, make_store, small_disk
 
 from layerfs import native, snapshots
@@ -26,7 +29,7 @@ from layerfs.errors import (
 )
 from layerfs.fsutil import boot_id
 from layerfs.metadata import Database
-from layerfs.snapshots import MAX_LAYERS, SnapshotStore
+from layerfs.snapshots import MAX_LAYERS, SnapshotStore, _is_key
 
 pytestmark = pytest.mark.root
 
@@ -428,3 +431,8 @@ def test_in_the_user_namespace_of_an_ordinary_user(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout == "['d'] ['one', 'two']\n"
+
+
+@given(st.text("aZ5_.-/é\n\0²", max_size=4) | st.sampled_from(["a" * 128, "a" * 129, "-" * 200]))
+def test_what_may_name_a_snapshot(text: str) -> None:
+    assert _is_key(text) == (re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", text) is not None)

@@ -6,6 +6,10 @@ import gc
 # among them.
 gc.set_threshold(200_000)
 
+from layerfs.late import import_typing  # noqa: E402
+
+import_typing()
+
 import os  # noqa: E402
 import sys  # noqa: E402
 from contextlib import suppress  # noqa: E402

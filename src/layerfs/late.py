@@ -4,13 +4,19 @@ A package that gives names of its modules says which module has which (PEP 562),
 the imports themselves; ``tests/test_start.py`` compares the two.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
 
-__all__ = ["LateModule", "late_names", "put_off"]
+# As in ``typing``, which is not imported here: see ``import_typing``.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["LateModule", "import_typing", "late_names", "put_off"]
 
 
 def late_names(package: str, **modules: str) -> Callable[[str], Any]:
@@ -47,6 +53,18 @@ class LateModule:
 
 def _late_function(module: str, name: str) -> Callable[..., Any]:
     return lambda *args, **options: getattr(import_module(module), name)(*args, **options)
+
+
+def import_typing() -> None:
+    """Import ``typing`` without ``re``, of which it needs no more than two classes. What reads regular expressions is
+    written in Python and as long as all of ``typing``; few commands use one."""
+    if "re" in sys.modules:
+        return
+    with put_off("re:compile"):
+        compiled = import_module("_sre").compile("", 0, [1], 0, {}, (None,))  # what re makes of "", flags aside
+        expressions: Any = sys.modules["re"]
+        expressions.Pattern, expressions.Match = type(compiled), type(compiled.match(""))
+        import_module("typing")
 
 
 @contextmanager

@@ -5,13 +5,18 @@ docker.io, and there a repository of one component is in ``library/``. Source: t
 project's reference package, and distribution-spec ("Pulling manifests").
 """
 
-import re
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from layerfs.digest import ALGORITHMS, Digest
 from layerfs.errors import InvalidInputError
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import re
+else:  # few commands use an expression
+    re = LateModule("re")
 
 __all__ = ["DEFAULT_REGISTRY", "Reference", "is_id_prefix"]
 
@@ -23,7 +28,8 @@ _REGISTRY = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = rf"{_COMPONENT}(?:/{_COMPONENT})*"
 _TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
-_ID = r"[0-9a-f]{64}"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789"
 _ID_PREFIX = r"(?:sha256:)?[0-9a-f]{2,64}"
 # Compiled at their first use, by re itself, which keeps them.
 
@@ -52,7 +58,7 @@ class Reference(msgspec.Struct, frozen=True):
             name, _, tag = name.rpartition(":")
             if re.fullmatch(_TAG, tag) is None:
                 raise _invalid(text, f"{tag!r} is not a tag")
-        if re.fullmatch(_ID, text) is not None:
+        if _is_id(text):
             raise _invalid(text, "64 hexadecimal digits are an ID")
         registry, repository = _split_name(text, name)
         if tag is None and digest is None:
@@ -80,7 +86,7 @@ class Reference(msgspec.Struct, frozen=True):
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         short = self.repository.removeprefix(_OFFICIAL)
-        if "/" not in short and not (len(short) == 64 and re.fullmatch(_ID, short)):
+        if "/" not in short and not _is_id(short):
             return short
         return self.name if _is_registry(self.repository.partition("/")[0]) else self.repository
 
@@ -111,9 +117,9 @@ def _split_name(text: str, name: str) -> tuple[str, str]:
         registry, repository = DEFAULT_REGISTRY, name
     if registry == "index.docker.io":
         registry = DEFAULT_REGISTRY
-    if re.fullmatch(_REGISTRY, registry) is None:
+    if registry != DEFAULT_REGISTRY and re.fullmatch(_REGISTRY, registry) is None:
         raise _invalid(text, f"{registry!r} is not a registry")
-    if re.fullmatch(_REPOSITORY, repository) is None:
+    if not _is_plain(repository) and re.fullmatch(_REPOSITORY, repository) is None:
         if re.fullmatch(_REPOSITORY, repository.lower()) is not None:
             raise _invalid(text, "a repository must be lower case")
         raise _invalid(text, f"{repository!r} is not a repository")
@@ -122,6 +128,15 @@ def _split_name(text: str, name: str) -> tuple[str, str]:
     if len(repository) > 255:
         raise _invalid(text, "a repository of more than 255 characters")
     return registry, repository
+
+
+def _is_plain(repository: str) -> bool:
+    """Whether its components are of letters and digits alone, as most are; no expression is compiled for that."""
+    return all(part and not part.strip(_LETTERS + _DIGITS) for part in repository.split("/"))
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and not text.strip("abcdef" + _DIGITS)
 
 
 def _is_registry(first: str) -> bool:

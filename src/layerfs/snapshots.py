@@ -11,7 +11,6 @@ nothing.
 
 import errno
 import os
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -49,7 +48,7 @@ MAX_LAYERS = 500
 """Layers that overlayfs stacks at most."""
 
 _DETACHED = ""
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_MARKS = str.maketrans("", "", "_.-")
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -89,7 +88,7 @@ class SnapshotStore:
 
         ExistsError when the key is taken, NotFoundError for a layer that is not here, UnsupportedError for too many.
         """
-        if not _KEY.fullmatch(key):
+        if not _is_key(key):
             raise InvalidInputError(f"snapshot {key!r}: not a name of letters, digits, '_', '.' and '-'")
         _check_depth(diff_ids)
         with system_errors(f"make snapshot {key}"), self._database.transaction():
@@ -406,3 +405,8 @@ def _is_mounted(row: SnapshotRow) -> bool:
     if row.mounted is None or row.boot_id != boot_id():
         return False
     return row.mounted == _DETACHED or os.path.ismount(row.mounted)
+
+
+def _is_key(text: str) -> bool:
+    """Whether it is ``[A-Za-z0-9][A-Za-z0-9_.-]{0,127}``."""
+    return len(text) <= 128 and text.isascii() and text[:1].isalnum() and text.translate(_MARKS).isalnum()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, get_args
 
 from layerfs.cli.context import Context
 from layerfs.cli.filters import Filters
 from layerfs.errors import InvalidInputError, NotFoundError
+from layerfs.late import LateModule
 
 if TYPE_CHECKING:
+    import re
+
     from layerfs.containers import Container
+else:  # few calls filter by one
+    re = LateModule("re")
 
 __all__ = ["filtered"]
 

@@ -6,19 +6,19 @@ was imported meanwhile loads the module itself should it be needed after all.
 
 from __future__ import annotations
 
-import re
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 
 from layerfs.late import put_off
 
 __all__ = ["import_http", "import_values"]
 
-_OF_PATHLIB = "urllib.parse:quote_from_bytes"  # up to Python 3.12
-_OF_MSGSPEC = ("textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
+_OF_PATHLIB = ("re", "urllib.parse:quote_from_bytes")  # the second up to Python 3.12
+_OF_MSGSPEC = ("re:compile", "textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
 _OF_URLLIB3 = ("calendar", "hmac", "importlib.metadata:version", "json", "mimetypes", "random", "traceback")
 
 
@@ -48,24 +48,22 @@ class _NoLog:
 class _Pattern:
     """A regular expression that is compiled when it is used: most of those of urllib3 and the mail parser never are."""
 
-    def __init__(self, *args: typing.Any, **options: typing.Any) -> None:
+    def __init__(self, compile: Callable[..., object], *args: typing.Any, **options: typing.Any) -> None:
+        self._compile = compile
         self._args = args
         self._options = options
 
     def __getattr__(self, name: str) -> typing.Any:
-        found = getattr(_compile(*self._args, **self._options), name)
+        found = getattr(self._compile(*self._args, **self._options), name)
         setattr(self, name, found)
         return found
-
-
-_compile = re.compile
 
 
 def import_values() -> None:
     """Import pathlib, sqlite3 and msgspec; the rest of what they bring with them is a fifth of a short command."""
     if "msgspec" in sys.modules:
         return
-    with put_off(_OF_PATHLIB):
+    with put_off(*_OF_PATHLIB):
         import pathlib  # noqa: F401
     # Up to Python 3.11 datetime makes its classes in Python, and then takes those of this module.
     with _instead("datetime", import_module("_datetime")):
@@ -102,11 +100,14 @@ def _instead(name: str, module: object) -> Iterator[None]:
 
 @contextmanager
 def _late_patterns() -> Iterator[None]:
-    re.compile = _Pattern  # type: ignore[assignment]
+    import re  # this module is loaded by commands that use no expression
+
+    before = re.compile
+    re.compile = partial(_Pattern, before)  # type: ignore[assignment]
     try:
         yield
     finally:
-        re.compile = _compile
+        re.compile = before
 
 
 @contextmanager

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layerfs.late import LateModule
+
 if TYPE_CHECKING:
+    import re
+
     from layerfs.images import ImageSummary
+else:  # for filters
+    re = LateModule("re")
 
 __all__ = [
     "NONE",

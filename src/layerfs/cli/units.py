@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
+from typing import TYPE_CHECKING
 
 from layerfs.errors import InvalidInputError
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import re
+else:  # most commands print sizes and read none
+    re = LateModule("re")
 
 __all__ = ["ago", "binary_size", "duration", "moment", "parse_bytes", "parse_duration", "size", "stamp", "time_text"]
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
-# Compiled when they are used: most commands print sizes and read none.
 _BYTES = r"(\d+(?:\.\d*)?) ?([kmgtpe]?)(?:i?b)?"
 _PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}

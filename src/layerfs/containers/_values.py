@@ -2,15 +2,20 @@
 
 import os
 import posixpath
-import re
 import stat
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs.containers.options import Device, MountOption, Restart, Ulimit
 from layerfs.errors import InvalidInputError, UnsupportedError, native_error
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import re
+else:  # few options need an expression
+    re = LateModule("re")
 
 __all__ = [
     "clean_target", "parse_device", "parse_duration", "parse_env", "parse_host", "parse_labels", "parse_mount",

@@ -1,7 +1,6 @@
 """Making a container: the record, the files, the volumes and the snapshot; in the end the row that shows it."""
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -21,12 +20,17 @@ from layerfs.digest import Digest
 from layerfs.errors import ExistsError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, remove_tree
 from layerfs.images import Image
+from layerfs.late import LateModule
 from layerfs.metadata.documents import from_text
 from layerfs.oci import Platform
 from layerfs.runtime import capability_mask
 
 if TYPE_CHECKING:
+    import re
+
     from layerfs.containers.volumes import Volume
+else:  # few commands use an expression
+    re = LateModule("re")
 
 __all__ = ["create_container", "open_lock"]
 

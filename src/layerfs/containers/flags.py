@@ -3,16 +3,21 @@
 A flag that is not known, or whose value cannot be offered, is refused by its name and never ignored.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from layerfs.containers import _values
 from layerfs.containers.options import CreateOptions, Health, MountOption
 from layerfs.errors import InvalidInputError, UnsupportedError
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import re
+else:  # few options need an expression
+    re = LateModule("re")
 
 __all__ = ["FLAGS", "create_options"]
 
@@ -124,7 +129,7 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
     if "max-size" in logs:
         unlimited = logs["max-size"] == "-1"
         logs["max-size"] = "0" if unlimited else str(_values.parse_size(logs["max-size"], "option --log-opt max-size"))
-    if not re.fullmatch(r"[1-9]\d{0,5}", logs.get("max-file", "1")):
+    if "max-file" in logs and not re.fullmatch(r"[1-9]\d{0,5}", logs["max-file"]):
         raise InvalidInputError(f"option --log-opt max-file {logs['max-file']!r}: not a number of files, 1 or more")
     if given.get("log_driver") == "none":
         logs["driver"] = "none"

@@ -1,10 +1,16 @@
 """Names of containers: what may be one, and one for those that got none."""
 
 import os
-import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from layerfs.errors import InvalidInputError
+from layerfs.late import LateModule
+
+if TYPE_CHECKING:
+    import re
+else:  # a name that we choose is not looked at
+    re = LateModule("re")
 
 __all__ = ["check_name", "generate_name"]
 

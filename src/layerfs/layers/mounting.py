@@ -8,14 +8,20 @@ present file from one of a file that was deleted and made anew. RUN may be empty
 
 import errno
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs import native
 from layerfs.errors import NativeError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, write_atomic
+from layerfs.late import LateModule
 from layerfs.layers.formats import OpenLayer
+
+if TYPE_CHECKING:
+    import re
+else:  # for one series of kernels
+    re = LateModule("re")
 
 __all__ = ["SharedMounts", "mount_layer_file"]
 

@@ -7,7 +7,6 @@ a file that denies the group is denied.  Source: image-spec config.md ("User").
 
 import errno
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -93,7 +92,8 @@ def _find_group(groups: Iterable[_Group], text: str) -> int:
 
 
 def _number(text: str, what: str) -> int | None:
-    if re.fullmatch(r"[+-]?[0-9]+", text) is None:
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdecimal()):
         return None
     if not text.isdecimal() or len(text) > 10 or int(text) > _HIGHEST:
         raise InvalidInputError(f"{what} {text}: out of range, 0 to {_HIGHEST}")
