@@ -79,7 +79,7 @@ def test_filters_by_label_time_and_name(layerfs):
     assert ids("-f", "before=" + new) == [old]
     assert ids("-f", "since=old", "-f", "dangling=true") == [new]
     assert ids("-f", "until=2005-01-01") == [old]
-    assert "unknown (known are before, dangling" in layerfs.error("images", "-f", "colour=red", code=2)
+    assert "unknown (known are after, before, containers, dangling" in layerfs.error("images", "-f", "colour=red", code=2)
 
 
 def test_tag_and_rmi(layerfs, small):

@@ -62,6 +62,7 @@ VERBS: dict[str, Entry] = {
     "top": Entry("top", "Show the processes of a container"),
     "umount": Entry("unmount", "Unmount images or containers"),
     "unmount": Entry("unmount", "Unmount images or containers"),
+    "untag": Entry("untag", "Take names from an image"),
     "unpause": Entry("unpause", "Let the processes of paused containers go on"),
     "update": Entry("update", "Change the limits of containers"),
     "version": Entry("version", "Show the version"),
@@ -86,13 +87,27 @@ _CONTAINER: dict[str, Entry] = {
 
 _IMAGE: dict[str, Entry] = {
     **_as_verbs(
-        "build", "diff", "history", "import", "load", "mount", "pull", "push", "save", "tag", "umount", "unmount"
+        "build",
+        "diff",
+        "history",
+        "import",
+        "load",
+        "mount",
+        "pull",
+        "push",
+        "save",
+        "tag",
+        "umount",
+        "unmount",
+        "untag",
     ),
+    "exists": Entry("exists", "Tell by the exit code whether an image is there", "image"),
     "inspect": Entry("inspect", "Show all that is known about images", "image"),
     "list": VERBS["images"],
     "ls": VERBS["images"],
     "prune": Entry("prune", "Remove images that are not used", "image"),
     "rm": VERBS["rmi"],
+    "tree": Entry("tree", "Show the layers of an image, and whose top layers they are"),
 }
 
 _SYSTEM: dict[str, Entry] = {

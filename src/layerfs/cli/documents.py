@@ -74,6 +74,7 @@ def image_document(image: Image) -> Fields:
     history = raw.get("history") or [{}]
     document = {
         "Id": image.id,
+        "Digest": image.manifest_descriptor.digest,
         "RepoTags": list(image.familiar_names),
         "RepoDigests": _digests(image),
         "Parent": "",

@@ -42,18 +42,22 @@ def rows_text(
     format: str | None = None,
     quiet: bool = False,
     fields: Sequence[str] = (),
+    heading: bool = True,
 ) -> str:
-    """Return the list as text; ``fields`` replace the default ones.  Raises InvalidInputError for a bad template."""
+    """Return the list as text; ``fields`` replace the default ones, and without ``heading`` a table has no headers.
+
+    Raises InvalidInputError for a bad template.
+    """
     if quiet and (not format or format.startswith("table")):
         return "".join(f"{_text(row[table.quiet])}\n" for row in rows)
     if not format or format == "table":
         shown = fields or table.default
-        lines = [[table.headers[name] for name in shown]]
+        lines = [[table.headers[name] for name in shown]] if heading else []
         lines += [[clean(_text(row[name])) for name in shown] for row in rows]
         return align(lines)
     if format == "json":
         return "".join(_json_line(row, table) for row in rows)
-    return _templated(rows, table, format)
+    return _templated(rows, table, format, heading)
 
 
 def _text(value: str | Callable[..., str]) -> str:
@@ -72,7 +76,7 @@ def _json_line(row: Row, table: Table) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _templated(rows: Iterable[Row], table: Table, format: str) -> str:
+def _templated(rows: Iterable[Row], table: Table, format: str, heading: bool) -> str:
     from layerfs.cli.gotemplate import Fields, Template  # few lists are shown by a template
 
     source = format.removeprefix("table").lstrip() if format.startswith("table ") else format
@@ -80,6 +84,8 @@ def _templated(rows: Iterable[Row], table: Table, format: str) -> str:
     lines = (template.render(_fields(row, table)) for row in rows)
     if not format.startswith("table "):
         return "".join(f"{line}\n" for line in lines)
+    if not heading:
+        return align([clean_cells(line) for line in lines])
     headers: dict[str, Any] = dict(table.headers)
     for name in table.methods:
         headers[name] = lambda key: key

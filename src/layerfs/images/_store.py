@@ -286,6 +286,19 @@ class ImageStore:
             self._database.set_name(str(reference), self._find(text).target.digest)
         return str(reference)
 
+    def untag(self, text: str, names: Sequence[str] = ()) -> None:
+        """Take names from an image (none given: all that it has), which stays; NotFoundError if one is not its own."""
+        with self._database.transaction(durable=True):
+            has = [name for name, _ in self._database.names(self.find(text).target.digest)]
+            references = [Reference.parse(name, default_tag="latest") for name in names or has]
+            for reference in references:
+                if str(reference) not in has:
+                    raise NotFoundError(
+                        f"image {text}: {reference.familiar} is no name of it", hint="layerfs images lists the names"
+                    )
+            for reference in references:
+                self._database.remove_name(str(reference))
+
     def remove(self, text: str, *, force: bool = False) -> Removals:
         """Remove a name, and with its last name the image; an ID removes the image with its names.
 

@@ -17,7 +17,7 @@ from layerfs.errors import LayerfsError, system_errors
 if TYPE_CHECKING:
     from layerfs.build.keeping import CacheEntry
 
-__all__ = ["COMMANDS", "run"]
+__all__ = ["COMMANDS", "TABLE", "cache_row", "run"]
 
 _FILTERS = ("until", "unused-for", "id", "type", "shared", "inuse")
 
@@ -54,7 +54,7 @@ COMMANDS = {
     ),
 }
 
-_TABLE = Table(
+TABLE = Table(
     {
         "ID": "ID",
         "CacheType": "TYPE",
@@ -93,11 +93,12 @@ def _import(args: Args, context: Context) -> None:
 
 
 def _list(args: Args, context: Context) -> None:
-    rows = [_row(entry, args.no_trunc) for entry in context.store.build_cache().list()]
-    context.out(rows_text(rows, _TABLE, format=args.format, quiet=args.quiet))
+    rows = [cache_row(entry, args.no_trunc) for entry in context.store.build_cache().list()]
+    context.out(rows_text(rows, TABLE, format=args.format, quiet=args.quiet))
 
 
-def _row(entry: CacheEntry, full: bool) -> Row:
+def cache_row(entry: CacheEntry, full: bool) -> Row:
+    """Return what a list says of an entry; ``full``: nothing is shortened."""
     return {
         "ID": entry.id if full else entry.id[:12],
         "CacheType": entry.type,

@@ -1,4 +1,4 @@
-"""``layerfs container exists`` and ``layerfs volume exists``: an exit code for scripts, and no output."""
+"""``exists`` of containers, images and volumes: an exit code for scripts, and no output."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from layerfs.errors import NotFoundError
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = {name: Command(name.upper(), least=1, most=1) for name in ("container", "volume")}
+COMMANDS = {name: Command(name.upper(), least=1, most=1) for name in ("container", "image", "volume")}
 
 
 def run(args: Args, context: Context) -> int:
     """End with 0 for one that is there, with 1 for one that is not."""
-    containers = context.store.containers
+    store = context.store
+    find = {"container": store.containers.get, "image": store.images.find, "volume": store.containers.volumes.get}
     try:
-        (containers.get if context.kind == "container" else containers.volumes.get)(args.rest[0])
+        find[context.kind](args.rest[0])
     except NotFoundError:
         return 1
     return 0

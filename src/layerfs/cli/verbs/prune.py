@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "run"]
 
 _FILTERS = ("until", "label", "label!")
+_IMAGE_FILTERS = (*_FILTERS, "dangling")
 _FILTER = many("--filter", help=f"Remove only what matches key=value: {', '.join(_FILTERS)}", metavar="filter")
+_IMAGE_FILTER = many(
+    "--filter", help=f"Remove only what matches key=value: {', '.join(_IMAGE_FILTERS)}", metavar="filter"
+)
 _FORCE = flag("-f", "--force", help="Do not ask")
 _DRY_RUN = flag("--dry-run", help="Show what would go, and leave it")
 _ALL_IMAGES = flag("-a", "--all", help="Also images that have a name and that no container was made from")
@@ -27,7 +31,7 @@ _BLOBS = flag("--blobs", help="Also the compressed blobs of unpacked layers; a p
 
 COMMANDS = {
     "container": Command("[OPTIONS]", [_FILTER, _FORCE, _DRY_RUN], most=0),
-    "image": Command("[OPTIONS]", [_FILTER, _FORCE, _DRY_RUN, _ALL_IMAGES, _BLOBS], most=0),
+    "image": Command("[OPTIONS]", [_IMAGE_FILTER, _FORCE, _DRY_RUN, _ALL_IMAGES, _BLOBS], most=0),
     "system": Command(
         "[OPTIONS]",
         [
@@ -46,12 +50,12 @@ COMMANDS = {
 
 def run(args: Args, context: Context) -> None:
     """Ask, remove, and print what went."""
-    filters = Filters(args.filter, _FILTERS)
+    filters = Filters(args.filter, _IMAGE_FILTERS if context.kind == "image" else _FILTERS)
     volumes = context.kind == "volume" or (context.kind == "system" and args.volumes)
     if volumes and "until" in filters:
         raise InvalidInputError("filter until: volumes have no time of last use", hint="leave out the volumes")
     if not args.force and not args.dry_run:
-        _confirm(context, args, volumes)
+        _confirm(context, args, filters, volumes)
     reclaimed = 0
     if context.kind in ("system", "container"):
         reclaimed += _containers(args, context, filters)
@@ -64,18 +68,23 @@ def run(args: Args, context: Context) -> None:
     context.out(f"Total {'reclaimable' if args.dry_run else 'reclaimed'} space: {size(reclaimed, 4)}\n")
 
 
-def _confirm(context: Context, args: Args, volumes: bool) -> None:
+def _confirm(context: Context, args: Args, filters: Filters, volumes: bool) -> None:
     what = ["all containers that do not run"] if context.kind in ("system", "container") else []
     if volumes:
         what.append("volumes that no container has")
     if context.kind == "system":
         what.append("what builds keep and no image has")
     if context.kind in ("system", "image"):
-        what.append("all images that no container uses" if args.all else "all images without a name")
+        what.append("all images that no container uses" if _every_image(args, filters) else "all images without a name")
         what.append("layers and blobs that nothing needs")
     context.err(f"This will remove {', '.join(what)}.\nContinue? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise LayerfsError("cancelled", hint="with --force it does not ask")
+
+
+def _every_image(args: Args, filters: Filters) -> bool:
+    """Whether images that have a name are meant, too: docker takes ``dangling=false`` for that."""
+    return bool(args.all) or filters.flag("dangling") is False
 
 
 def _listed(args: Args, context: Context, what: str, lines: list[str]) -> None:
@@ -123,7 +132,8 @@ def _images(args: Args, context: Context, filters: Filters) -> int:
     def keep(image: ImageSummary) -> bool:
         return (until is not None and image.created >= until) or not filters.labels(image.config.run.labels or {})
 
-    pruned = context.store.prune_images(all_unused=args.all, keep=keep, dry_run=args.dry_run, blobs=args.blobs)
+    all_unused = _every_image(args, filters)
+    pruned = context.store.prune_images(all_unused=all_unused, keep=keep, dry_run=args.dry_run, blobs=args.blobs)
     lines = [f"{removal.kind}: {removal.what}" for removal in pruned.images]
     _listed(args, context, "Images", lines + [f"deleted: {diff_id}" for diff_id in pruned.swept.layers])
     _listed(args, context, "Damaged", list(pruned.swept.damaged))

@@ -13,7 +13,7 @@ from layerfs.cli.units import ago, duration, size, stamp
 if TYPE_CHECKING:
     from layerfs.containers import Container
 
-__all__ = ["COMMAND", "run"]
+__all__ = ["COMMAND", "TABLE", "container_row", "run"]
 
 COMMAND = Command(
     "[OPTIONS]",
@@ -31,7 +31,7 @@ COMMAND = Command(
     notes="Filters: id, name, label, exited, status, ancestor, before, since, volume, network, health.",
 )
 
-_TABLE = Table(
+TABLE = Table(
     {
         "ID": "CONTAINER ID",
         "Image": "IMAGE",
@@ -69,20 +69,25 @@ def run(args: Args, context: Context) -> None:
     if last >= 0:
         containers = containers[:last]
     rows = [_row(context, container, args) for container in containers]
-    fields = (*_TABLE.default, "Size") if args.size else ()
-    context.out(rows_text(rows, _TABLE, format=args.format, quiet=args.quiet, fields=fields))
+    fields = (*TABLE.default, "Size") if args.size else ()
+    context.out(rows_text(rows, TABLE, format=args.format, quiet=args.quiet, fields=fields))
 
 
 def _row(context: Context, container: Container, args: Args) -> Row:
     if args.quiet and not args.format:
         return {"ID": container.id if args.no_trunc else container.id[:12]}
+    return container_row(context, container, args.no_trunc)
+
+
+def container_row(context: Context, container: Container, full: bool) -> Row:
+    """Return what a list says of a container; ``full``: nothing is shortened."""
     labels = container.labels
     mounts = [use.volume or use.source or use.option.target for use in container.mounts]
     config = container.config
     return {
-        "ID": container.id if args.no_trunc else container.id[:12],
-        "Image": _image(context, container, args.no_trunc),
-        "Command": shown_command(container.command, args.no_trunc),
+        "ID": container.id if full else container.id[:12],
+        "Image": _image(context, container, full),
+        "Command": shown_command(container.command, full),
         "CreatedAt": stamp(container.created),
         "RunningFor": ago(container.created),
         "Status": status(container),
@@ -91,7 +96,7 @@ def _row(context: Context, container: Container, args: Args) -> Row:
         "Names": container.name,
         "Size": lambda: _size(container),
         "Labels": ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
-        "Mounts": ",".join(shorten(name, 15, args.no_trunc) for name in mounts),
+        "Mounts": ",".join(shorten(name, 15, full) for name in mounts),
         "LocalVolumes": str(sum(1 for use in container.mounts if use.volume)),
         "Networks": config.options.network,
         "HealthStatus": "" if container.health == "none" else container.health,

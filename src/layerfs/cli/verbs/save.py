@@ -18,6 +18,11 @@ COMMAND = Command(
             default="docker-archive",
             choices=("docker-archive", "oci-archive", "oci-dir"),
         ),
+        flag(
+            "-m",
+            "--multi-image-archive",
+            help="Accepted because podman has it; several images always go into one archive",
+        ),
         one("--platform", help="Write the images for this platform", metavar="os/arch[/variant]"),
         flag("-q", "--quiet", help="Show no progress"),
     ],
@@ -53,8 +58,8 @@ def _names(context: Context, text: str) -> list[str]:
         return [text]
     if reference.tag is not None or reference.digest is not None:
         return [text]
-    images = context.store.images
-    found = [name for image in images.list() for name in image.names if Reference.parse(name).name == reference.name]
+    names = (name for name, _ in context.store.database.names())
+    found = [name for name in names if Reference.parse(name).name == reference.name]
     if not found and is_id_prefix(text):
         return [text]
     return sorted(found) or [text]

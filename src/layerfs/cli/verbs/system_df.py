@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "run"]
 
-COMMAND = Command("[OPTIONS]", [FORMAT, flag("-v", "--verbose", help="Show each image")], most=0)
+COMMAND = Command(
+    "[OPTIONS]", [FORMAT, flag("-v", "--verbose", help="Show each image, container, volume and cache entry")], most=0
+)
 
 _TABLE = Table(
     {
@@ -43,17 +45,46 @@ _IMAGES = Table(
     },
     ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"),
 )
+_OF_CONTAINERS = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
+_VOLUMES = Table({"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}, ("Name", "Links", "Size"), quiet="Name")
 
 
 def run(args: Args, context: Context) -> None:
-    """Print the totals, or each image."""
+    """Print the totals, or each thing."""
     usage = context.store.usage()
     if not args.verbose:
         context.out(rows_text(list(_totals(context, usage)), _TABLE, format=args.format))
         return
     if args.format:
         raise InvalidInputError("--format and --verbose cannot be given together")
-    context.out("Images space usage:\n\n" + rows_text(list(_image_rows(usage)), _IMAGES))
+    for title, text in _sections(context, usage):
+        context.out(f"{title}\n\n{text}")
+
+
+def _sections(context: Context, usage: Usage) -> Iterator[tuple[str, str]]:
+    """(what stands above, table) of images, containers, volumes and what builds keep."""
+    from layerfs.cli.verbs import builder, ps  # the totals need neither
+
+    yield "Images space usage:", rows_text(list(_image_rows(usage)), _IMAGES)
+    containers = context.store.containers
+    rows = [
+        {**ps.container_row(context, each, False), "Size": size(usage.snapshots.get(each.id, 0), 4)}
+        for each in containers.list()
+    ]
+    yield "\nContainers space usage:", rows_text(rows, ps.TABLE, fields=_OF_CONTAINERS)
+    users = containers.volumes.users()
+    volumes = [
+        {
+            "Name": each.name,
+            "Links": str(len(users.get(each.name, ()))),
+            "Size": size(containers.volumes.usage(each.name), 4),
+        }
+        for each in containers.volumes.list()
+    ]
+    yield "\nLocal Volumes space usage:", rows_text(volumes, _VOLUMES)
+    cache = list(context.store.build_cache().list())
+    taken = size(sum(entry.size for entry in cache if not entry.shared), 4)  # as the totals have it
+    yield f"\nBuild cache usage: {taken}", rows_text([builder.cache_row(each, False) for each in cache], builder.TABLE)
 
 
 def _totals(context: Context, usage: Usage) -> Iterator[Row]:
