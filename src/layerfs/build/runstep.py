@@ -38,6 +38,7 @@ _SECRETS = "/run/secrets"
 _SSH = "/run/buildkit/ssh_agent."
 _SCRIPTS = "/dev/pipes"
 _NOWHERE: Names = ()
+_BOUND: Names = (b"bound",)
 _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -139,7 +140,7 @@ def _mount_key(session: Session, mount: _Wanted) -> list[Any]:
     """What of a mount the result depends on: not what a cache holds, not a secret's value."""
     options = {name: value for name, value in mount.options.items() if name not in ("from",)}
     key: list[Any] = [mount.type, mount.target, sorted(options.items())]
-    if mount.type == "bind" and mount.tree is not None:
+    if mount.tree is not None:  # also what a cache begins with
         key.append(mount.tree.identity or _content(session, mount).hex())
     return key
 
@@ -152,8 +153,7 @@ def _content(session: Session, mount: _Wanted) -> bytes:
 
 def _source(mount: _Wanted) -> Source:
     assert mount.status is not None
-    is_dir = stat.S_ISDIR(mount.status.st_mode)
-    return Source(() if is_dir else (b"file",), mount.tree, mount.names, mount.status, spread=is_dir)
+    return Source(_BOUND, mount.tree, mount.names, mount.status)
 
 
 def _is_on(options: Mapping[str, str], name: str) -> bool:
@@ -202,7 +202,7 @@ class _Mounts:
             raise InvalidInputError(f"--mount: {mount.options.get('source')} is neither a directory nor a file")
         tree, names = mount.tree, mount.names
         if tree.identity is None:
-            tree, names = self._frozen(mount), (() if is_dir else (b"file",))
+            tree, names = self._frozen(mount), _BOUND
         fd = self._opened(tree.fd, names, is_dir)
         try:
             source = native.bind_mount(fd, "", recursive=False, readonly=True)
