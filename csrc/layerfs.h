@@ -283,6 +283,8 @@ typedef struct lfs_seccomp_rule {
 } lfs_seccomp_rule;
 int lfs_seccomp_filter(uint32_t otherwise, const lfs_seccomp_rule *rules, size_t nrules, const uint32_t *archs,
                        size_t narchs, int out, lfs_error *error);
+/* The file that libseccomp is loaded from. -ENOSYS where it is not installed. */
+int lfs_seccomp_library(char *path, size_t cap, lfs_error *error);
 /* cdef-end */
 
 #endif

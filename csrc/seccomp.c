@@ -182,3 +182,22 @@ int lfs_seccomp_filter(uint32_t otherwise, const lfs_seccomp_rule *rules, size_t
         dlclose(l.handle);
     return r;
 }
+
+int lfs_seccomp_library(char *path, size_t cap, lfs_error *error)
+{
+    library l = {0};
+    int r = load(&l);
+    Dl_info info;
+
+    if (r >= 0 && dladdr(dlsym(l.handle, "seccomp_init"), &info) == 0)
+        r = -ENOSYS;
+    if (r >= 0 && strlen(info.dli_fname) >= cap)
+        r = -ENAMETOOLONG;
+    if (r >= 0)
+        memcpy(path, info.dli_fname, strlen(info.dli_fname) + 1);
+    else
+        r = lfs_fail(error, -r, "find libseccomp.so.2");
+    if (l.handle != NULL)
+        dlclose(l.handle);
+    return r;
+}

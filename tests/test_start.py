@@ -103,6 +103,7 @@ OF_OTHER_RUNS = {
     "layerfs.containers.logs",  # of those that are kept
     "layerfs.containers.volumes",
     "layerfs.native._diff",
+    "layerfs.native._seccomp",  # the filter is kept
     "layerfs.native._unpack",
     "layerfs.runtime.standard",
     "layerfs.runtime.supervisor",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from layerfs.late import late_names
 
 if TYPE_CHECKING:
-    from layerfs.native._core import Buffer
+    from layerfs.native._core import Buffer, library_path
     from layerfs.native._diff import Change, Differ, DiffStats
     from layerfs.native._launch import (
         CommandError,
@@ -45,12 +45,19 @@ if TYPE_CHECKING:
         write_back,
     )
     from layerfs.native._reader import Reader, Stat
-    from layerfs.native._seccomp import SECCOMP_ALLOW, SeccompArg, SeccompRule, seccomp_errno, seccomp_filter
+    from layerfs.native._seccomp import (
+        SECCOMP_ALLOW,
+        SeccompArg,
+        SeccompRule,
+        seccomp_errno,
+        seccomp_filter,
+        seccomp_library,
+    )
     from layerfs.native._unpack import Repacker, Unpacker, UnpackResult
 else:  # a command needs a part of the core
     __getattr__ = late_names(
         __name__,
-        _core="Buffer",
+        _core="Buffer library_path",
         _diff="Change Differ DiffStats",
         _launch=(
             "CommandError JoinSpec LaunchSpec Mount Process "
@@ -62,7 +69,7 @@ else:  # a command needs a part of the core
             "idmap_mount overlay_mount probe readahead userns_open write_back"
         ),
         _reader="Reader Stat",
-        _seccomp="SECCOMP_ALLOW SeccompArg SeccompRule seccomp_errno seccomp_filter",
+        _seccomp="SECCOMP_ALLOW SeccompArg SeccompRule seccomp_errno seccomp_filter seccomp_library",
         _unpack="Repacker Unpacker UnpackResult",
     )
 
@@ -98,11 +105,13 @@ __all__ = [
     "keep_terminal",
     "launch",
     "launcher_program",
+    "library_path",
     "overlay_mount",
     "probe",
     "readahead",
     "seccomp_errno",
     "seccomp_filter",
+    "seccomp_library",
     "supervise",
     "userns_open",
     "write_back",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 from layerfs._native import ffi
 from layerfs.errors import IntegrityError, InvalidInputError, NativeError, UnsupportedError, hint_for
 
-__all__ = ["PIECE", "Buffer", "Handle", "alloc", "check", "encode", "new_error"]
+__all__ = ["PIECE", "Buffer", "Handle", "alloc", "check", "encode", "library_path", "new_error"]
 
 Buffer = bytes | bytearray | memoryview
 """What the wrappers accept as bytes."""
@@ -39,6 +40,11 @@ def check(result: int, error: Any) -> int:
 
 def new_error() -> Any:
     return ffi.new("lfs_error *")
+
+
+def library_path() -> str:
+    """The file of the compiled core."""
+    return str(sys.modules["layerfs._native"].__file__)
 
 
 def encode(value: str | bytes) -> bytes:

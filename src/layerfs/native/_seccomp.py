@@ -8,7 +8,7 @@ import msgspec
 from layerfs._native import ffi, lib
 from layerfs.native._core import check, encode, new_error
 
-__all__ = ["SECCOMP_ALLOW", "SeccompArg", "SeccompRule", "seccomp_errno", "seccomp_filter"]
+__all__ = ["SECCOMP_ALLOW", "SeccompArg", "SeccompRule", "seccomp_errno", "seccomp_filter", "seccomp_library"]
 
 SECCOMP_ALLOW = 0x7FFF_0000
 """The action that lets a call through."""
@@ -57,3 +57,10 @@ def seccomp_filter(otherwise: int, rules: Sequence[SeccompRule], archs: Sequence
         check(lib.lfs_seccomp_filter(otherwise, array, len(rules), given, len(archs or ()), out, error), error)
         file.seek(0)
         return file.read()
+
+
+def seccomp_library() -> str:
+    """The file that libseccomp is loaded from; ``UnsupportedError`` where it is not installed."""
+    error, path = new_error(), ffi.new("char[4096]")
+    check(lib.lfs_seccomp_library(path, len(path), error), error)
+    return os.fsdecode(ffi.string(path))

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,6 +33,10 @@ class BuiltinRuntime:
 
     name = "builtin"
 
+    def __init__(self, run: Path | None = None) -> None:
+        """``run``: a store's run directory, where filters of system calls are kept for the next start."""
+        self._run = run
+
     def start(self, spec: RunSpec, root: int, stdio: tuple[int, int, int]) -> Started:
         """See ``Runtime.start``."""
         _refuse(spec)
@@ -39,7 +44,7 @@ class BuiltinRuntime:
         with ExitStack() as stack:
             stack.callback(cgroup.remove)
             with cgroup.create(spec.limits, counted=spec.counted) as groups, _commands(spec.args[0]):
-                fields = launch_fields(spec, stack)
+                fields = launch_fields(spec, stack, self._run)
                 started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
             stack.pop_all()
             return _Child(*started, cgroup)
@@ -51,7 +56,9 @@ class BuiltinRuntime:
         with ExitStack() as undo, cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
             undo.callback(cgroup.remove)
             with ExitStack() as stack:
-                supervise(spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec, stack)})
+                supervise(
+                    spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec, stack, self._run)}
+                )
             undo.pop_all()
 
     def first_process(self, id: str, pid: int) -> int:
@@ -86,7 +93,7 @@ class BuiltinRuntime:
                     groups=spec.user.groups,
                     capabilities=spec.capabilities,
                     new_privileges=spec.new_privileges,
-                    seccomp=_filter(spec),
+                    seccomp=_filter(spec, self._run),
                     cgroups=groups,
                     stdio=stdio,
                     tty=spec.tty,
@@ -111,7 +118,7 @@ def supervise(name: str, supervision: Supervision, fields: dict[str, Any]) -> No
         native.supervise(native.SupervisorSpec(**keys, **fields))
 
 
-def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
+def launch_fields(spec: RunSpec, stack: ExitStack, run: Path | None) -> dict[str, Any]:
     """The fields of a ``native.LaunchSpec`` but root, streams and control groups. ``stack`` closes what they need."""
     uids, gids = (spec.maps.uids, spec.maps.gids) if spec.maps is not None else ((), ())
     mounts = spec.mounts
@@ -147,7 +154,7 @@ def launch_fields(spec: RunSpec, stack: ExitStack) -> dict[str, Any]:
         "enter": [(kind, _namespace(kind, pid, stack)) for kind, pid in spec.enter],
         "no_shm": not spec.shm,
         "oom_score_adj": spec.limits.oom_score_adj,
-        "seccomp": _filter(spec),
+        "seccomp": _filter(spec, run),
         "sysctls": spec.sysctls,
         "rlimits": [
             (getattr(resource, f"RLIMIT_{name.upper()}"), soft, hard) for name, soft, hard in spec.limits.ulimits
@@ -163,13 +170,13 @@ def _namespace(kind: str, pid: int, stack: ExitStack) -> int:
     return fd
 
 
-def _filter(spec: RunSpec | ExecSpec) -> bytes:
+def _filter(spec: RunSpec | ExecSpec, run: Path | None) -> bytes:
     """What keeps it from system calls, as a program."""
     if spec.profile:
         from layerfs.runtime.profiles import profile_program  # few containers have one of their own
 
         return profile_program(spec.profile, spec.capabilities)
-    return seccomp_program(spec.capabilities) if spec.seccomp else b""
+    return seccomp_program(spec.capabilities, run) if spec.seccomp else b""
 
 
 @contextmanager

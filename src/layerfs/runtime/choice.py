@@ -54,7 +54,7 @@ class Runtimes:
         if name == "builtin":
             from layerfs.runtime.builtin import BuiltinRuntime
 
-            return BuiltinRuntime()
+            return BuiltinRuntime(self._run)
         program = _which(name)
         if program is None:
             raise NotFoundError(

@@ -10,13 +10,18 @@ import errno
 import functools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from layerfs import native
 from layerfs.errors import UnsupportedError
 from layerfs.runtime.capabilities import NAMES
+from layerfs.runtime.kept import kept_program
 
 __all__ = ["default_filter", "oci_seccomp", "seccomp_program"]
+
+_Rule = tuple[str, int, tuple[tuple[int, str, int, int], ...]]
+"""A call, the error that it fails with, and what must hold of its arguments (see ``native.SeccompArg``)."""
 
 _ALWAYS = (
     "_sysctl", "add_key", "create_module", "get_kernel_syms", "io_uring_enter", "io_uring_register", "io_uring_setup",
@@ -60,30 +65,41 @@ def _has(capabilities: int, name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def default_filter(capabilities: int) -> bytes:
-    """The filter as a BPF program for the built-in launcher; UnsupportedError where libseccomp is not installed."""
-    return native.seccomp_filter(native.SECCOMP_ALLOW, list(_rules(capabilities)))
+def default_filter(capabilities: int, run: Path | None = None) -> bytes:
+    """The filter as a BPF program for the built-in launcher; UnsupportedError where libseccomp is not installed.
+
+    With ``run``, a store's run directory, it is kept there for other processes.
+    """
+    rules = list(_rules(capabilities))
+
+    def make() -> bytes:
+        compiled = [
+            native.SeccompRule(name, native.seccomp_errno(error), [native.SeccompArg(*arg) for arg in args])
+            for name, error, args in rules
+        ]
+        return native.seccomp_filter(native.SECCOMP_ALLOW, compiled)
+
+    return kept_program(run, repr(rules), make) if run is not None else make()
 
 
-def seccomp_program(capabilities: int) -> bytes:
+def seccomp_program(capabilities: int, run: Path | None = None) -> bytes:
     """The same; empty, so that nothing is filtered, where libseccomp is not installed."""
     try:
-        return default_filter(capabilities)
+        return default_filter(capabilities, run)
     except UnsupportedError:
         return b""
 
 
-def _rules(capabilities: int) -> Iterator[native.SeccompRule]:
-    denied = native.seccomp_errno(errno.EPERM)
+def _rules(capabilities: int) -> Iterator[_Rule]:
     for name in sorted(_refused(capabilities)):
-        yield native.SeccompRule(name, denied)
+        yield name, errno.EPERM, ()
     if not _has(capabilities, "SYS_ADMIN"):
         for bit in _bits(_NEW_NAMESPACES):
-            yield native.SeccompRule("clone", denied, [native.SeccompArg(0, "masked", bit, bit)])
+            yield "clone", errno.EPERM, ((0, "masked", bit, bit),)
         # Its flags lie in memory, where no filter sees them; programs fall back to clone.
-        yield native.SeccompRule("clone3", native.seccomp_errno(errno.ENOSYS))
+        yield "clone3", errno.ENOSYS, ()
     for family in _FAMILIES:
-        yield native.SeccompRule("socket", denied, [native.SeccompArg(0, "eq", family)])
+        yield "socket", errno.EPERM, ((0, "eq", family, 0),)
 
 
 def _bits(mask: int) -> Sequence[int]:
