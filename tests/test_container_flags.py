@@ -170,7 +170,7 @@ def test_values_that_are_refused(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("publish", ["80:80"]), ("network", "bridge"), ("network", ["host", "none"]), ("gpus", "all"), ("pid",
-     "container:x"),
+     "ns:x"),
      ("userns", "what"), ("log_driver", "syslog"), ("log_opt", ["tag=x"]), ("volume_driver", "x")],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(name, value):

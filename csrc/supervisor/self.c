@@ -147,6 +147,33 @@ int sv_self_identity(const sv_spec *spec, lfs_error *error)
     return r;
 }
 
+static int ascending(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+int sv_spec_fds(const sv_spec *s, int *fds, size_t cap, lfs_error *error)
+{
+    const int single[] = {s->root,  s->seccomp, s->stdio[0], s->stdio[1], s->stdio[2],
+                          s->pidfd, s->state,   s->socket,   s->events, s->client};
+    size_t n = 0, need = sizeof single / sizeof single[0] + s->nmounts + s->ncgroups + s->nenters;
+
+    if (need > cap)
+        return lfs_fail(error, E2BIG, "launch (too many mounts)");
+    for (size_t i = 0; i < sizeof single / sizeof single[0]; i++)
+        if (single[i] >= 0)
+            fds[n++] = single[i];
+    for (size_t i = 0; i < s->nmounts; i++)
+        if (s->mounts[i].source_fd >= 0)
+            fds[n++] = s->mounts[i].source_fd;
+    for (size_t i = 0; i < s->ncgroups; i++)
+        fds[n++] = s->cgroups[i];
+    for (size_t i = 0; i < s->nenters; i++)
+        fds[n++] = s->enters[i].fd;
+    qsort(fds, n, sizeof *fds, ascending);
+    return (int)n;
+}
+
 /* All descriptors from 3 on, but those kept. */
 int sv_self_close(const int *keep, size_t n)
 {

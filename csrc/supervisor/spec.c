@@ -57,6 +57,7 @@ static const struct field {
     FIELD("name", TEXT, name),
     FIELD("state", FD, state),
     FIELD("socket", FD, socket),
+    FIELD("events", FD, events),
     FIELD("client", FD, client),
     FIELD("open-stdin", FLAG, open_stdin),
     FIELD("stdin-once", FLAG, stdin_once),
@@ -71,6 +72,7 @@ static const struct field {
     FIELD("health-interval", U64, health_interval),
     FIELD("health-timeout", U64, health_timeout),
     FIELD("health-start-period", U64, health_start_period),
+    FIELD("health-start-interval", U64, health_start_interval),
     FIELD("health-retries", U64, health_retries),
     FIELD("hook", LIST, hook),
 };
@@ -301,6 +303,7 @@ static int set(sv_spec *s, const char *key, const char *value)
     return -ENOENT;
 }
 
+/* What does not stand alone. */
 static int check(const sv_spec *s, const char *mode, lfs_error *error)
 {
     int join = strcmp(mode, "join") == 0;
@@ -335,8 +338,8 @@ static int check(const sv_spec *s, const char *mode, lfs_error *error)
 static void defaults(sv_spec *s)
 {
     *s = (sv_spec){.cwd = "/", .seccomp = -1, .stdio = {0, 1, 2}, .pidfd = -1, .root = -1, .state = -1};
-    s->socket = s->client = -1, s->restart = "no", s->stop_signal = 15, s->stop_timeout = 10000;
-    s->health_interval = s->health_timeout = 30000, s->health_retries = 3;
+    s->socket = s->events = s->client = -1, s->restart = "no", s->stop_signal = 15, s->stop_timeout = 10000;
+    s->health_interval = s->health_timeout = s->health_start_interval = 30000, s->health_retries = 3;
 }
 
 int sv_spec_read(int fd, const char *mode, sv_spec *spec, lfs_error *error)
@@ -370,31 +373,4 @@ int sv_spec_read(int fd, const char *mode, sv_spec *spec, lfs_error *error)
     if (spec->env.at == NULL && (spec->env.at = calloc(1, sizeof(char *))) == NULL)
         return lfs_fail(error, ENOMEM, "read the launcher's spec");
     return check(spec, mode, error);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
-
-int sv_spec_fds(const sv_spec *s, int *fds, size_t cap, lfs_error *error)
-{
-    const int single[] = {s->root,  s->seccomp, s->stdio[0], s->stdio[1], s->stdio[2],
-                          s->pidfd, s->state,   s->socket,   s->client};
-    size_t n = 0, need = sizeof single / sizeof single[0] + s->nmounts + s->ncgroups + s->nenters;
-
-    if (need > cap)
-        return lfs_fail(error, E2BIG, "launch (too many mounts)");
-    for (size_t i = 0; i < sizeof single / sizeof single[0]; i++)
-        if (single[i] >= 0)
-            fds[n++] = single[i];
-    for (size_t i = 0; i < s->nmounts; i++)
-        if (s->mounts[i].source_fd >= 0)
-            fds[n++] = s->mounts[i].source_fd;
-    for (size_t i = 0; i < s->ncgroups; i++)
-        fds[n++] = s->cgroups[i];
-    for (size_t i = 0; i < s->nenters; i++)
-        fds[n++] = s->enters[i].fd;
-    qsort(fds, n, sizeof *fds, ascending);
-    return (int)n;
 }

@@ -74,13 +74,13 @@ typedef struct sv_spec {
     /* its supervisor */
     const struct sv_places *places; /* NULL: it is started once */
     const char *name;
-    int state, socket, client, open_stdin, stdin_once, no_log;
+    int state, socket, events, client, open_stdin, stdin_once, no_log;
     uint64_t log_max_size, log_max_files;
     const char *restart;
     uint64_t restart_max;
     uint64_t stop_signal, stop_timeout;
     sv_list health, hook;
-    uint64_t health_interval, health_timeout, health_start_period, health_retries;
+    uint64_t health_interval, health_timeout, health_start_period, health_start_interval, health_retries;
 } sv_spec;
 
 /* Fill *spec from the file; what it points to lives as long as the process. */

@@ -22,7 +22,7 @@
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST 60000
 #define STEADY 10000 /* ms that a command must run for the wait to begin anew */
-#define FIXED 4      /* poll: signals, two outputs, input */
+#define FIXED 5      /* poll: signals, two outputs, input, a health check */
 
 /* Starting ------------------------------------------------------------------------------------------- */
 static int nonblocking(int fd)
@@ -117,8 +117,6 @@ static void fail_start(sv_supervisor *s, int command, const lfs_error *error)
     sv_status_write(&s->status, s->spec->state);
 }
 
-/* Output --------------------------------------------------------------------------------------------- */
-
 /* One piece of an output to log and clients; 0 when there is none for now, or no more. */
 static int pass_output(sv_supervisor *s, int i)
 {
@@ -138,8 +136,6 @@ static int pass_output(sv_supervisor *s, int i)
     s->outputs[i] = -1;
     return 0;
 }
-
-/* Ending --------------------------------------------------------------------------------------------- */
 
 void sv_stop(sv_supervisor *s, int number, int64_t ms)
 {
@@ -200,6 +196,8 @@ static void ended(sv_supervisor *s, int status)
     s->status.oom_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && oom_killed(s->spec);
     s->status.finished = sv_now();
     s->status.pid = 0;
+    if (s->status.oom_killed)
+        sv_event(s, "oom");
     close_all(s);
     if (wants_restart(s)) {
         s->backoff = sv_clock() - s->started_at >= STEADY || s->backoff == 0 ? BACKOFF_FIRST : 2 * s->backoff;
@@ -235,8 +233,6 @@ static void restart(sv_supervisor *s)
         fail_start(s, command, &error);
     }
 }
-
-/* The loop ------------------------------------------------------------------------------------------- */
 
 static int next_timeout(const sv_supervisor *s)
 {
@@ -288,6 +284,7 @@ static void loop(sv_supervisor *s, int signals)
         for (int i = 0; i < 2; i++)
             fds[1 + i] = (struct pollfd){.fd = blocked ? -1 : s->outputs[i], .events = POLLIN};
         fds[3] = (struct pollfd){.fd = s->pending_input != NULL ? s->input : -1, .events = POLLOUT};
+        fds[4] = (struct pollfd){.fd = s->health_out, .events = POLLIN};
         n = sv_clients_poll(s, fds + FIXED);
         if (poll(fds, FIXED + n, next_timeout(s)) < 0 && errno != EINTR)
             return;
@@ -296,6 +293,8 @@ static void loop(sv_supervisor *s, int signals)
                 pass_output(s, i);
         if (fds[3].revents != 0)
             sv_input_flush(s);
+        if (fds[4].revents != 0)
+            sv_health_read(s);
         sv_clients_serve(s, fds + FIXED, n);
         handle_signals(s, signals);
         handle_times(s);
@@ -363,7 +362,7 @@ static int begin(sv_supervisor *s, int *command, lfs_error *error)
 
 static void supervise(const sv_spec *spec, int channel)
 {
-    sv_supervisor s = {.spec = spec, .process = {-1, -1, -1}, .listener = -1, .health_pid = -1,
+    sv_supervisor s = {.spec = spec, .process = {-1, -1, -1}, .listener = -1, .health_pid = -1, .health_out = -1,
                        .restart = spec->restart, .restart_max = spec->restart_max};
     lfs_report report = {.kind = LFS_REPORT_FAILED};
     int signals = go_into_background(), command = 0, r;

@@ -6,6 +6,7 @@
  *   log.c         the log file
  *   status.c      status.json
  *   health.c      health checks
+ *   events.c      what is told of it
  */
 #ifndef SUPERVISOR_SUPERVISE_H
 #define SUPERVISOR_SUPERVISE_H
@@ -16,6 +17,8 @@
 
 #define SV_PIECE 16384 /* most of one message, and of one line in the log */
 #define SV_CLIENTS 32
+#define SV_CHECKS 5
+#define SV_OUTPUT 4096
 #define SV_ATTACH_IN 1
 #define SV_ATTACH_OUT 2
 #define SV_ATTACH_ERR 4
@@ -58,6 +61,13 @@ typedef struct sv_client {
     size_t npending;
 } sv_client;
 
+typedef struct sv_check { /* one health check */
+    int64_t start, end; /* ns since 1970 */
+    int exit_code, late;
+    size_t n; /* SV_OUTPUT + 1: there was more */
+    char output[SV_OUTPUT];
+} sv_check;
+
 typedef struct sv_supervisor {
     const sv_spec *spec;
     sv_places places;
@@ -78,6 +88,9 @@ typedef struct sv_supervisor {
     int64_t backoff;    /* ms */
     int64_t started_at; /* ms */
     int health_pid;     /* of a check that runs, or -1 */
+    int health_out;     /* what it writes, or -1 */
+    sv_check *checks;   /* the last ones, and in the place of the oldest the one that runs; NULL before the first */
+    unsigned nchecks;   /* that have ended */
     int64_t health_at;  /* ms: the next check, or the end of the one that runs */
 } sv_supervisor;
 
@@ -101,5 +114,9 @@ void sv_health_begin(sv_supervisor *s);
 void sv_health_tick(sv_supervisor *s);
 void sv_health_ended(sv_supervisor *s, int status);
 void sv_health_cancel(sv_supervisor *s);
+void sv_health_read(sv_supervisor *s);
+
+/* A line for `layerfs events`. */
+void sv_event(const sv_supervisor *s, const char *action);
 
 #endif

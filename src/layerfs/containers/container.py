@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from layerfs.containers.contents import ContainerContents
-from layerfs.containers.living import LIVE, connect
+from layerfs.containers.living import LIVE, connect, write_attributes
 from layerfs.errors import InUseError, LayerfsError, NotFoundError
 from layerfs.fsutil import Lock
 from layerfs.late import LateModule
@@ -314,6 +314,8 @@ class Container(ContainerContents):
         """Give it another name; ExistsError when that is taken."""
         self._parts.database.rename_container(self.id, names.check_name(name))
         self._look()
+        if self._state.supervised:  # whose supervisor tells of it, too
+            write_attributes(self._parts, self.config, self.name)
         self._event("rename")
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:

@@ -9,7 +9,7 @@ from layerfs.containers.options import CreateOptions, MountOption
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, MountUse, State
 from layerfs.metadata import ContainerRow
-from layerfs.runtime import read_report
+from layerfs.runtime.supervisor import read_checks, read_report
 
 __all__ = ["inspect_container", "time_text"]
 
@@ -67,10 +67,20 @@ def _state(state: State) -> dict[str, Any]:
 
 
 def _health(directory: Path, state: State) -> dict[str, Any]:
-    if state.health == "none":
-        return {}
     report = read_report(directory)
-    return {"Health": {"Status": state.health, "FailingStreak": report.health_failures if report is not None else 0}}
+    if report is None or report.health == "none":
+        return {}
+    status = report.health if state.status in ("running", "paused") else "unhealthy"  # as docker, at its end
+    log = [
+        {
+            "Start": time_text(check.start / 1e9),
+            "End": time_text(check.end / 1e9),
+            "ExitCode": check.exit_code,
+            "Output": check.output,
+        }
+        for check in read_checks(directory)
+    ]
+    return {"Health": {"Status": status, "FailingStreak": report.health_failures, "Log": log}}
 
 
 def _config(config: Config) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import msgspec
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.errors import LayerfsError, NotFoundError, UnsupportedError, system_errors
-from layerfs.fsutil import boot_id
+from layerfs.fsutil import boot_id, write_atomic
 from layerfs.late import LateModule
 from layerfs.runtime import identify, signal_number
 
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 else:  # a list of containers that do not run needs neither
     roots, supervisor = LateModule("layerfs.containers.roots"), LateModule("layerfs.runtime.supervisor")
 
-__all__ = ["LIVE", "connect", "live_state", "socket_directory", "start_supervised", "wait_supervised"]
+__all__ = [
+    "LIVE", "connect", "event_attributes", "live_state", "socket_directory", "start_supervised", "wait_supervised",
+    "write_attributes",
+]  # fmt: skip
 
 LIVE = ("running", "paused", "restarting")
 """States of a container that somebody keeps."""
 
 _STOP_SECONDS = 10
+_START_INTERVAL = 5000
 _HOOK = """
 import sys, layerfs
 with layerfs.Store.open(sys.argv[1], sys.argv[2], create=False) as store:
@@ -53,8 +57,10 @@ def start_supervised(parts: Parts, config: Config, *, client: int | None = None,
     directory, sockets = parts.directory(config.id), socket_directory(parts, config.id)
     with system_errors(f"start container {config.id[:12]}"):
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            (directory / "status.json").unlink()
+        for name in ("status.json", "health.json"):
+            with suppress(FileNotFoundError):
+                (directory / name).unlink()
+        write_attributes(parts, config, parts.database.container(config.id).name)
     try:
         with ExitStack() as stack:
             undo = stack.enter_context(ExitStack())
@@ -80,6 +86,17 @@ def start_supervised(parts: Parts, config: Config, *, client: int | None = None,
     )  # fmt: skip
 
 
+def event_attributes(config: Config, name: str) -> dict[str, str]:
+    """What events tell of a container."""
+    return {**(config.section.get("Labels") or {}), "image": config.options.image, "name": name}
+
+
+def write_attributes(parts: Parts, config: Config, name: str) -> None:
+    """The same in ``attributes.json``, for the container's supervisor."""
+    data = msgspec.json.encode(event_attributes(config, name), enc_hook=str)
+    write_atomic(parts.directory(config.id) / "attributes.json", data, 0o600, durable=False)
+
+
 def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
     options, logs = config.options, config.options.log_options
     timeout = options.stop_timeout if options.stop_timeout is not None else _STOP_SECONDS
@@ -91,6 +108,7 @@ def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
     return Supervision(
         directory=parts.directory(config.id),
         socket=socket_directory(parts, config.id),
+        events=parts.run,
         open_stdin=options.interactive,
         no_log=logs.get("driver") == "none",
         log_max_size=options.log_limits[0],
@@ -120,9 +138,12 @@ def _health(check: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, A
             ("health_interval", "Interval"),
             ("health_timeout", "Timeout"),
             ("health_start_period", "StartPeriod"),
+            ("health_start_interval", "StartInterval"),
         )
         if check.get(key)
     }
+    # As docker: every five seconds while it starts, unless somebody says otherwise or checks more often anyway.
+    milliseconds.setdefault("health_start_interval", min(_START_INTERVAL, milliseconds.get("health_interval", 30_000)))
     retries = {"health_retries": int(check["Retries"])} if check.get("Retries") else {}
     return {"health": tuple(map(str, command)), **milliseconds, **retries}
 

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import msgspec
 
-from layerfs.containers.living import LIVE, live_state, socket_directory
+from layerfs.containers.living import LIVE, event_attributes, live_state, socket_directory
 from layerfs.containers.parts import Parts
 from layerfs.containers.record import Config, State
 from layerfs.containers.roots import claimed_root, spec_for
 from layerfs.errors import IntegrityError, InUseError, LayerfsError, NativeError, NotFoundError, system_errors
 from layerfs.fsutil import remove_tree
 from layerfs.metadata import ContainerRow
-from layerfs.runtime import Signals, Stdio, attend, identify, is_alive
+from layerfs.runtime import Cgroup, Signals, Stdio, attend, identify, is_alive
 
 __all__ = ["LOST", "clean_up", "reap", "remove_all", "run_in_foreground", "wants_supervisor"]
 
 LOST = 255
 """The exit code of a container whose end nobody saw."""
+
+_KILLED = 137  # by SIGKILL
 
 
 def wants_supervisor(config: Config, streams: Collection[str]) -> bool:
@@ -71,12 +73,15 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             parts.set_state(config.id, state)
             code = attend(process, streams)
             assert code is not None  # no keys are looked for
+            killed = code == _KILLED and Cgroup(config.id, options.cgroup_parent).has_run_out_of_memory()
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
         parts.set_state(config.id, failed)
         raise
+    if killed:
+        parts.events.add("container", "oom", config.id, _attributes(parts, config.id))
     if not state.auto_remove:
-        parts.set_state(config.id, _ended(state, code))
+        parts.set_state(config.id, msgspec.structs.replace(_ended(state, code), oom_killed=killed))
     return code
 
 
@@ -159,8 +164,7 @@ def _attributes(parts: Parts, id: str) -> dict[str, str]:
     """What events tell of a container."""
     with suppress(LayerfsError):
         config = parts.config(id)
-        labels = config.section.get("Labels") or {}
-        return {**labels, "image": config.options.image, "name": parts.database.container(id).name}
+        return event_attributes(config, parts.database.container(id).name)
     return {}
 
 

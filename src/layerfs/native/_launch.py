@@ -115,6 +115,8 @@ class SupervisorSpec(LaunchSpec, frozen=True, kw_only=True):
     """Descriptor of the directory for ``status.json`` and ``log``."""
     socket: int
     """Descriptor of the directory for the socket ``name``.sock."""
+    events: int | None = None
+    """Descriptor of the directory for ``events``."""
     client: int | None = None
     """Descriptor of a connected socket: a client from before the start on."""
     open_stdin: bool = False
@@ -130,6 +132,7 @@ class SupervisorSpec(LaunchSpec, frozen=True, kw_only=True):
     health_interval: int = 30_000
     health_timeout: int = 30_000
     health_start_period: int = 0
+    health_start_interval: int = 30_000
     health_retries: int = 3
     hook: Sequence[str | bytes] = ()
 
@@ -239,7 +242,7 @@ def _pairs(spec: ProcessSpec, seccomp: int, fds: list[int]) -> Iterator[bytes]:
         if name in _SPECIAL or value is None or value is False or value in ("", b"", (), []):
             continue
         key = name.replace("_", "-")
-        if name in ("pidfd", "state", "socket", "client"):
+        if name in ("pidfd", "state", "socket", "events", "client"):
             fds.append(value)
         for item in [value] if isinstance(value, str | bytes | int) else value:
             yield _pair(key, item)

@@ -109,12 +109,13 @@ def supervise(name: str, supervision: Supervision, fields: dict[str, Any]) -> No
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         stack.callback(os.close, null)
         places = []
-        for path in (supervision.directory, supervision.socket):
+        for path in (supervision.directory, supervision.socket, supervision.events):
             places.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             stack.callback(os.close, places[-1])
         keys = {key: getattr(supervision, key) for key in Supervision.__struct_fields__}
-        del keys["directory"], keys["socket"]
-        keys |= {"name": name, "state": places[0], "socket": places[1], "stdio": (null, null, null)}
+        del keys["directory"]
+        directories = dict(zip(("state", "socket", "events"), places, strict=True))
+        keys |= {"name": name, "stdio": (null, null, null), **directories}
         native.supervise(native.SupervisorSpec(**keys, **fields))
 
 

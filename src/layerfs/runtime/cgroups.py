@@ -238,6 +238,11 @@ class Cgroup:
             written_bytes=written,
         )
 
+    def has_run_out_of_memory(self) -> bool:
+        """Whether the kernel has killed something in it to get memory."""
+        counts = self._pairs("memory", "memory.events" if self._version2 else "memory.oom_control")
+        return counts.get("oom_kill", 0) > 0
+
     def _blkio(self) -> tuple[int, int]:
         totals = {"Read": 0, "Write": 0}
         for line in self._text("blkio", "blkio.throttle.io_service_bytes").splitlines():

@@ -140,6 +140,8 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     """Of the container: ``status.json`` and ``log`` are written there."""
     socket: Path
     """An empty directory for the socket."""
+    events: Path
+    """The directory of the file ``events``; what all of them tell is in ``attributes.json`` of ``directory``."""
     client: int | None = None
     """Descriptor of a client that is attached from before the start on: see ``SupervisorClient.connected``."""
     open_stdin: bool = False
@@ -156,6 +158,7 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     health_interval: int = 30_000
     health_timeout: int = 30_000
     health_start_period: int = 0
+    health_start_interval: int = 30_000
     health_retries: int = 3
     hook: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ from layerfs.runtime.process import Identity, is_alive
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["Report", "SupervisorClient", "read_report"]
+__all__ = ["Check", "Report", "SupervisorClient", "read_checks", "read_report"]
 
 _MESSAGE = 16 << 10
 
@@ -51,6 +51,23 @@ class Report(msgspec.Struct, frozen=True):
     def is_over(self) -> bool:
         """Whether the container has ended for good, or nobody keeps it any more."""
         return self.status == "exited" or not is_alive(self.keeper)
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A health check that has ended. Times are nanoseconds since 1970."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str
+
+
+def read_checks(directory: Path) -> list[Check]:
+    """The last health checks of a container, the oldest first."""
+    path = directory / "health.json"
+    with suppress(OSError, msgspec.DecodeError), open(path, encoding="utf-8", errors="replace") as file:
+        return msgspec.json.decode(file.read(), type=list[Check])
+    return []
 
 
 def read_report(directory: Path) -> Report | None:
