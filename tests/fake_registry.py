@@ -128,6 +128,10 @@ class FakeRegistry:
         self.faults: list[Fault] = []
         self.log: list[Request] = []
         self.page = 3
+        self.locate: Callable[[str], str] = lambda path: path
+        """The Location of an upload, made of its path."""
+        self.report: Callable[[int], str | None] = lambda size: f"0-{max(0, size - 1)}"
+        """The Range of an upload that has so many bytes; None: no such header."""
         self._serial = 0
         self.lock = threading.Lock()
         self.stopping = threading.Event()
@@ -463,8 +467,11 @@ class _Handler(BaseHTTPRequestHandler):
         return Answer(201, {"Location": f"/v2/{repository}/blobs/{query['digest']}"})
 
     def _state(self, status: int, repository: str, key: str, size: int, extra: dict[str, str]) -> Answer:
-        location = f"/v2/{repository}/blobs/uploads/{key}?state={size}"
-        return Answer(status, {"Location": location, "Range": f"0-{max(0, size - 1)}", **extra})
+        registry = self.server.registry
+        location = registry.locate(f"/v2/{repository}/blobs/uploads/{key}?state={size}")
+        reported = registry.report(size)
+        extra = extra if reported is None else {"Range": reported, **extra}
+        return Answer(status, {"Location": location, **extra})
 
 
 def _children(body: bytes) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import pytest
 from fake_registry import FakeRegistry, Fault, digest_of
 from hypothesis import given
 from hypothesis import strategies as st
-from registrykit import QUICK, access, make_image, noise, reach, registry, serve
+from registrykit import QUICK, access, make_image, noise, reach, registry, serve, server_context
 from suites.blob_suite import BlobSuite, Place
 
 from layerfs.digest import Digest
@@ -43,7 +43,7 @@ from layerfs.registry.sink import RegistrySink
 from layerfs.registry.source import RegistrySource
 from layerfs.registry.transport import Transport, origin_of, redact
 
-__all__ = ["reach", "registry"]
+__all__ = ["reach", "registry", "server_context"]
 
 IMAGE = make_image((2000,))
 
@@ -175,17 +175,6 @@ def test_certificates_of_a_host(tmp_path: Path) -> None:
 
 
 # ---- TLS and schemes ----
-
-
-@pytest.fixture
-def server_context(tmp_path: Path) -> ssl.SSLContext:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 def test_loopback_is_tried_with_tls_first(tmp_path: Path, server_context: ssl.SSLContext) -> None:
@@ -336,9 +325,6 @@ def test_tags_in_a_circle(registry: FakeRegistry, reach: Access) -> None:
     registry.faults.append(Fault("GET", "tags", headers={"Link": '</v2/app/tags/list>; rel="next"'}))
     with pytest.raises(RegistryError, match="circle"):
         list(client_of(reach, registry).tags())
-    registry.faults[:] = [Fault("GET", "tags", headers={"Link": '<http://127.0.0.1:1/x>; rel="next"'})]
-    with pytest.raises(RegistryError, match="another host"):
-        list(client_of(reach, registry).tags())
     registry.faults[:] = [Fault("GET", "tags", body=b"[]")]
     with pytest.raises(RegistryError, match="not a list"):
         list(client_of(reach, registry).tags())
@@ -347,8 +333,13 @@ def test_tags_in_a_circle(registry: FakeRegistry, reach: Access) -> None:
 def test_tags_without_end(registry: FakeRegistry, reach: Access) -> None:
     """Who lists them holds them all: so many bytes and no more, however many pages there are."""
     serve(registry, "app", "v1", IMAGE)
-    page = Fault("GET", "tags", body=json.dumps({"tags": ["x" * 100] * 30_000}).encode())
-    page.action = lambda: page.headers.update(Link=f'</v2/app/tags/list?n={page.hits}>; rel="next"')
+    page = Fault("GET", "tags")
+
+    def turn() -> None:
+        page.headers.update(Link=f'</v2/app/tags/list?n={page.hits}>; rel="next"')
+        page.body = json.dumps({"tags": [f"{page.hits:050}{number:050}" for number in range(30_000)]}).encode()
+
+    page.action = turn
     registry.faults.append(page)
     count = 0
     with pytest.raises(IntegrityError, match="a list of more than"):

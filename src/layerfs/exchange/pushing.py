@@ -51,6 +51,7 @@ from layerfs.oci import (
 from layerfs.reference import Reference
 from layerfs.registry.access import Access
 from layerfs.registry.sink import RegistrySink
+from layerfs.registry.upload import ChunksRefused
 from layerfs.transfer import copy
 from layerfs.unpack import StoreSource
 
@@ -269,6 +270,13 @@ class _Push:
         return None
 
     def _compress(self, diff_id: Digest) -> Descriptor:
+        try:
+            return self._stream(diff_id)
+        except ChunksRefused:
+            self._progress.start(diff_id, diff_id.short, self._layers.get(diff_id).size)
+            return self._stream(diff_id, whole=True)
+
+    def _stream(self, diff_id: Digest, *, whole: bool = False) -> Descriptor:
         with self._layers.open_tar(diff_id) as tar:
             count = self._layers.get(diff_id).size
             pieces = verified(self._pieces(tar, diff_id), diff_id, count, "layer")
@@ -276,7 +284,7 @@ class _Push:
                 _Pipe(pieces, _PLAIN_AHEAD) as plain,
                 _Pipe(compress(iter(plain.read, b""), self._compression, self._level), _SENT_AHEAD) as pipe,
             ):
-                sent = self._sink.put_stream(f"layer {diff_id}", pipe, lambda count: None)
+                sent = self._sink.put_stream(f"layer {diff_id}", pipe, lambda count: None, whole=whole)
         return Descriptor(media_type=MEDIA_LAYER, digest=sent.digest, size=sent.size)
 
     def _pieces(self, reader: BlobReader, key: str) -> Iterator[bytes]:

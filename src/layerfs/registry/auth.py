@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from layerfs.errors import RegistryError, UnauthorizedError
-from layerfs.registry.challenge import Challenge
+from layerfs.registry.challenge import Challenge, retry_after
 from layerfs.registry.config import Endpoint, host_name, is_loopback
 from layerfs.registry.connection import Calls
 from layerfs.registry.credentials import Credentials
-from layerfs.registry.retry import TEMPORARY_STATUS
+from layerfs.registry.retry import TEMPORARY_STATUS, Throttled
 from layerfs.registry.transport import Response, Transport, origin_of, redact
 
 __all__ = ["Authenticator"]
@@ -73,6 +73,8 @@ class Authenticator:
         with self._lock:
             offered = {challenge.scheme: challenge for challenge in reversed(challenges)}
             challenge = offered.get("bearer") or offered.get("basic")
+            if challenge is not None and "realm" not in challenge.parameters:
+                challenge = offered.get("basic", challenge)
             if challenge is None:
                 raise self._unauthorized("the registry refuses without saying how to log in")
             self._challenge = challenge
@@ -108,13 +110,14 @@ class Authenticator:
             return _Token(credentials.registry_token, time.monotonic() + _LIFETIME)
         realm = challenge.parameters.get("realm", "")
         self._check_realm(realm)
-        asked = set(scopes)
-        if not asked and "scope" in challenge.parameters:
-            asked.add(challenge.parameters["scope"])
+        asked = {*scopes, *_wanted(challenge, scopes)}
         service = challenge.parameters.get("service", "")
         if credentials.identity_token:
             form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
-            return self._read(self._post(realm, form, service, asked))
+            response = self._post(realm, form, service, asked)
+            if response.status not in (404, 405) or not credentials.password:
+                return self._read(response)
+            response.close()  # a token server without OAuth2
         response = self._get(realm, credentials, service, asked)
         if response.status in (404, 405) and credentials.username:
             response.close()
@@ -144,12 +147,12 @@ class Authenticator:
         if response.status in (400, 401, 403):
             raise self._unauthorized(f"{shown} answers {response.status}")
         if response.status != 200:
-            raise RegistryError(
-                f"log in to {self._endpoint.registry}: {shown} answers {response.status}",
-                status=response.status,
-                url=shown,
-                temporary=response.status in TEMPORARY_STATUS,
-            )
+            what, temporary = f"log in to {self._endpoint.registry}", response.status in TEMPORARY_STATUS
+            text = f"{what}: {shown} answers {response.status}"
+            wait = retry_after(response.headers.get("Retry-After"))
+            if temporary and wait is not None:
+                raise Throttled(text, wait, status=response.status, code=None, url=shown)
+            raise RegistryError(text, status=response.status, url=shown, temporary=temporary)
         try:
             document: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
             value = document.get("token") or document.get("access_token")
@@ -181,6 +184,17 @@ class Authenticator:
         return UnauthorizedError(
             f"log in to {registry}: {reason} (401)", status=401, code="UNAUTHORIZED", hint=f"layerfs login {registry}"
         )
+
+
+def _wanted(challenge: Challenge, scopes: frozenset[str]) -> set[str]:
+    """The scopes of a challenge that ``scopes`` does not cover: names and actions can be other ones than ours."""
+    known = {scope.rpartition(":")[0]: set(scope.rpartition(":")[2].split(",")) for scope in scopes}
+    found = set()
+    for scope in challenge.parameters.get("scope", "").split():
+        name, _, actions = scope.rpartition(":")
+        if not set(actions.split(",")) - {""} <= known.get(name, set()):
+            found.add(scope)
+    return found
 
 
 def _basic(credentials: Credentials) -> str:

@@ -3,6 +3,7 @@
 import re
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -20,9 +21,9 @@ from layerfs.oci import (
 )
 from layerfs.registry.challenge import next_link
 from layerfs.registry.session import AbsentError, Session
-from layerfs.registry.transport import Response, origin_of
+from layerfs.registry.transport import Response
 
-__all__ = ["Client", "is_stored_as_manifest"]
+__all__ = ["SUCCESS", "Client", "is_stored_as_manifest"]
 
 _ACCEPT = ", ".join((MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 _TAGS_SIZE = 4 << 20
@@ -31,8 +32,22 @@ _PAGES = 10_000
 _MEDIA_TYPE = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
 
 
+SUCCESS = frozenset({200, 201, 202, 204})
+"""What registries say when something was taken; not all keep to the one that the specification names."""
+_NO_HEAD = (400, 403, 404, 405, 501)
+_NO_TYPES = ("", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain")
+"""What servers of plain files call everything."""
+
+
 class _Tags(msgspec.Struct):
     tags: list[str] | None = None
+
+
+class _Typed(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+    manifests: list[Any] | None = None
+    layers: list[Any] | None = None
+    config: dict[str, Any] | None = None
 
 
 def is_stored_as_manifest(media_type: str) -> bool:
@@ -60,11 +75,11 @@ class Client:
         """
         what = f"resolve {self._named(reference)}"
         headers = {"Accept": _ACCEPT}
-        response = self.session.request("HEAD", self._manifest(reference), what, headers=headers, ok=(200, 404, 405))
+        response = self.session.request("HEAD", self._manifest(reference), what, headers=headers, ok=(200, *_NO_HEAD))
         response.close()
         digest, size = response.headers.get("Docker-Content-Digest"), response.length
         media_type = _media_type(response)
-        # Some answer HEAD with 404 or 405, or leave the headers out; a GET decides.
+        # Some refuse HEAD, or leave the headers out; a GET decides, and has the words of a refusal.
         if response.status != 200 or digest is None or not size or not _fits(media_type):
             media_type, data = self.manifest(reference)
             if ":" not in reference:
@@ -90,6 +105,8 @@ class Client:
         media_type, named = _media_type(response), response.headers.get("Docker-Content-Digest")
         try:
             data = response.read_all(MANIFEST_LIMIT)
+            if media_type in _NO_TYPES:
+                media_type = _type_of(data) or media_type
             parse_manifest(data, media_type)
         except IntegrityError as exc:
             raise IntegrityError(f"{what}: {exc}") from None
@@ -110,9 +127,7 @@ class Client:
         """Store a manifest under a tag or its digest (end-7a)."""
         what = f"push manifest {self._named(reference)}"
         headers = {"Content-Type": media_type}
-        response = self.session.request(
-            "PUT", self._manifest(reference), what, ok=(200, 201, 202), headers=headers, body=data
-        )
+        response = self.session.request("PUT", self._manifest(reference), what, ok=SUCCESS, headers=headers, body=data)
         named = response.headers.get("Docker-Content-Digest")
         response.close()
         expected = Digest.of(data)
@@ -124,14 +139,14 @@ class Client:
         what = f"look for manifest {self._named(descriptor.digest)}"
         headers = {"Accept": f"{_ACCEPT}, {descriptor.media_type}"}
         path = self._manifest(descriptor.digest)
-        response = self.session.request("HEAD", path, what, headers=headers, ok=(200, 404))
+        response = self.session.request("HEAD", path, what, headers=headers, ok=(200, *_NO_HEAD))
         response.close()
         return response.status == 200
 
     def has_blob(self, digest: Digest) -> bool:
-        """Whether the repository has a blob (end-2)."""
+        """Whether the repository has a blob (end-2), as far as it says so."""
         what = f"look for blob {self._named(digest)}"
-        response = self.session.request("HEAD", self.blob_path(digest), what, ok=(200, 404))
+        response = self.session.request("HEAD", self.blob_path(digest), what, ok=(200, *_NO_HEAD))
         response.close()
         return response.status == 200
 
@@ -143,13 +158,14 @@ class Client:
         """Begin an upload or ask for a mount (end-4a, end-11): 202 with a Location, or 201."""
         path = f"{self._prefix}/blobs/uploads/{query}"
         # Without its length some servers answer 411.
-        return self.session.request("POST", path, what, ok=(201, 202), headers={"Content-Length": "0"}, scopes=scopes)
+        return self.session.request("POST", path, what, ok=SUCCESS, headers={"Content-Length": "0"}, scopes=scopes)
 
     def tags(self) -> Iterator[str]:
         """All tags, page by page (end-8); AbsentError when there is no such repository."""
         what = f"list tags of {self}"
         target = f"{self._prefix}/tags/list"
         seen: set[str] = set()
+        given: set[str] = set()
         size = 0
         for _ in range(_PAGES):
             if target in seen:
@@ -166,12 +182,13 @@ class Client:
                 tags = msgspec.json.decode(data, type=_Tags).tags or []
             except (msgspec.MsgspecError, RecursionError):
                 raise RegistryError(f"{what}: the answer is not a list of tags") from None
-            yield from tags
+            yield from (tag for tag in dict.fromkeys(tags) if tag not in given)
+            given.update(tags)
             if link is None:
                 return
-            target = urllib.parse.urljoin(response.url, link)
-            if origin_of(target) != origin_of(response.url):
-                raise RegistryError(f"{what}: the next page is on another host")
+            # Whatever host it names: behind a proxy a registry may know itself by another name.
+            where = urllib.parse.urlsplit(urllib.parse.urljoin(response.url, link))
+            target = f"{where.path}?{where.query}" if where.query else where.path
         raise RegistryError(f"{what}: more than {_PAGES} pages")
 
     def missing(self, what: str) -> AbsentError:
@@ -187,6 +204,18 @@ class Client:
 
 def _media_type(response: Response) -> str:
     return str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
+
+
+def _type_of(data: bytes) -> str | None:
+    """What a manifest of no type says that it is; where it says nothing, what it can only be."""
+    try:
+        document = msgspec.json.decode(data, type=_Typed)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if document.media_type:
+        return document.media_type
+    index, image = document.manifests is not None, document.layers is not None or document.config is not None
+    return None if index == image else MEDIA_INDEX if index else MEDIA_MANIFEST
 
 
 def _fits(media_type: str) -> bool:

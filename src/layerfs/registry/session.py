@@ -24,12 +24,16 @@ class AbsentError(RegistryError, NotFoundError):
 
 
 class _Detail(msgspec.Struct):
-    code: str = ""
+    code: str | int = ""
     message: str = ""
 
 
 class _Errors(msgspec.Struct):
+    """As the specification has them; else the words of other servers, and of those that give tokens."""
+
     errors: list[_Detail] = []
+    message: str = ""
+    details: str = ""
 
 
 class Session:
@@ -98,8 +102,17 @@ class Session:
         self._calls.interrupt()
 
     def absolute(self, target: str, base: str | None = None) -> str:
-        """A URL for a path, or for a Location relative to ``base``."""
-        return urllib.parse.urljoin(base or (self._base or ""), target)
+        """A URL for a path, or for a Location relative to ``base``. What came over TLS is not left in clear: a
+        registry whose TLS a proxy ends calls itself http; RegistryError for another host without it.
+        """
+        base = base or self._base or ""
+        url = urllib.parse.urljoin(base, target)
+        here, there = urllib.parse.urlsplit(base), urllib.parse.urlsplit(url)
+        if (here.scheme, there.scheme) != ("https", "http"):
+            return url
+        if here.hostname != there.hostname:
+            raise RegistryError(f"upload to {redact(base)}: it leads from https to http, at {redact(url)}")
+        return urllib.parse.urlunsplit(there._replace(scheme=here.scheme, netloc=here.netloc))
 
     def _once(
         self,
@@ -175,9 +188,9 @@ class Session:
         wait = retry_after(response.headers.get("Retry-After"))
         code, message = "", ""
         try:
-            details = msgspec.json.decode(response.read_all(_ERROR_SIZE), type=_Errors).errors
-            if details:
-                code, message = (_clean(text) for text in (details[0].code, details[0].message))
+            answer = msgspec.json.decode(response.read_all(_ERROR_SIZE), type=_Errors)
+            first = answer.errors[0] if answer.errors else _Detail(message=answer.message or answer.details)
+            code, message = _clean(str(first.code)), _clean(first.message)
         except (msgspec.MsgspecError, RecursionError, RegistryError, IntegrityError):
             pass
         failure = self._refusal(response.status, code, message, response.url)

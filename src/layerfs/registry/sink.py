@@ -64,9 +64,14 @@ class RegistrySink:
         upload_blob(self._client, descriptor.digest, descriptor.size, reader, advance, begun)
         self._there.add(descriptor.digest)
 
-    def put_stream(self, what: str, reader: BlobReader, advance: Callable[[int], None]) -> Uploaded:
-        """Send a blob that is being made; what it turned out to be. ``what`` names it in errors."""
-        uploaded = upload_stream(self._client, what, reader, advance)
+    def put_stream(
+        self, what: str, reader: BlobReader, advance: Callable[[int], None], *, whole: bool = False
+    ) -> Uploaded:
+        """Send a blob that is being made; what it turned out to be. ``what`` names it in errors.
+
+        ChunksRefused when the registry takes it only as a ``whole``: it has to be made once more.
+        """
+        uploaded = upload_stream(self._client, what, reader, advance, whole=whole)
         self._there.add(uploaded.digest)
         return uploaded
 

@@ -3,7 +3,9 @@
 A blob of known digest goes in one PUT, as every registry takes it. When that breaks, the upload is asked how much
 it has, and the rest goes on from there in chunks (PATCH); an upload that is gone is begun again. A stream, whose
 digest is known at its end, goes in chunks from the start, each sent while it is made, without its length, as docker
-sends whole layers; a registry that wants lengths gets them. A chunk is held until the registry has it.
+sends whole layers; a registry that wants lengths gets them. A chunk is held until the registry has it. Some registries
+take no more than one chunk of an upload: a blob of known digest is then sent at once again, and a stream has to be
+made once more, to go as a ``whole``.
 
 The bytes are hashed as they are first taken, and the last of them is sent only when digest and size are right: what
 is wrong never becomes a blob.
@@ -18,11 +20,11 @@ from layerfs.blobs import PIECE, BlobReader
 from layerfs.digest import Digest, Verifier, hasher
 from layerfs.errors import RegistryError
 from layerfs.registry.challenge import parse_range_end
-from layerfs.registry.client import Client
+from layerfs.registry.client import SUCCESS, Client
 from layerfs.registry.session import AbsentError
 from layerfs.registry.transport import Body, Response
 
-__all__ = ["CHUNK", "STREAMED", "Uploaded", "upload_blob", "upload_stream"]
+__all__ = ["CHUNK", "STREAMED", "ChunksRefused", "Uploaded", "upload_blob", "upload_stream"]
 
 CHUNK = 8 << 20
 """Bytes of a chunk, where the registry does not want larger ones."""
@@ -33,6 +35,12 @@ _BINARY = {"Content-Type": "application/octet-stream"}
 _TOO_LARGE = 413
 _WANTS_LENGTHS = frozenset({400, 405, 411, _TOO_LARGE, 501})
 _OUT_OF_ORDER = 416
+_REFUSALS = frozenset({400, 404, 405, 411, _OUT_OF_ORDER, 501})
+"""What is said of a second chunk, or of the digest at the end, where only one chunk is taken."""
+
+
+class ChunksRefused(RegistryError):
+    """The registry took the first chunk of a stream, and not what came behind it, or lost it."""
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -58,10 +66,14 @@ def upload_blob(
     _Upload(client, f"push blob {client}@{digest}", feed, begun).run(digest, size)
 
 
-def upload_stream(client: Client, what: str, reader: BlobReader, advance: Callable[[int], None]) -> Uploaded:
-    """Send a blob whose digest nobody knows yet; what it is."""
+def upload_stream(
+    client: Client, what: str, reader: BlobReader, advance: Callable[[int], None], *, whole: bool = False
+) -> Uploaded:
+    """Send a blob whose digest nobody knows yet; what it is. ChunksRefused when it can only go as a ``whole``, in one
+    request of any length, which is not gone on with when it breaks.
+    """
     feed = _Feed(reader, advance, None)
-    _Upload(client, f"push {what} to {client}", feed, None).run(None, None)
+    _Upload(client, f"push {what} to {client}", feed, None, whole=whole).run(None, None)
     return Uploaded(feed.digest, feed.count)
 
 
@@ -127,7 +139,7 @@ class _Feed:
         return b"".join(self._held) if len(self._held) != 1 else self._held[0]
 
     def rewind(self, offset: int, what: str) -> None:
-        """Let ``offset`` be the next; RegistryError when those bytes are gone."""
+        """Let ``offset`` be the next; ChunksRefused when those bytes are gone."""
         if offset == self.position:
             return
         known = [*self._held, *self._again]
@@ -138,7 +150,7 @@ class _Feed:
             seek(offset)
             self._again, self._held = [], []
         else:
-            raise RegistryError(f"{what}: the registry lost what it had, and it cannot be sent again from here")
+            raise ChunksRefused(f"{what}: the registry lost what it had, and it cannot be sent again from here")
         self.position = self._held_from = offset
 
     def _next(self, size: int) -> bytes:
@@ -165,8 +177,10 @@ class _Feed:
 class _Upload:
     """One upload with its breaks."""
 
-    def __init__(self, client: Client, what: str, feed: _Feed, begun: Response | None) -> None:
+    def __init__(self, client: Client, what: str, feed: _Feed, begun: Response | None, *, whole: bool = False) -> None:
         self._client = client
+        self._whole = whole
+        self._patches = 0
         self._what = what
         self._feed = feed
         self._begun = begun
@@ -188,21 +202,32 @@ class _Upload:
                 last_chunk = self._patch_all() if self._lengths else self._stream_all()
                 return self._finish(str(digest or self._feed.digest), last_chunk)
             except RegistryError as exc:
+                if self._whole:
+                    raise
                 if exc.status == _TOO_LARGE and at_once:
                     at_once, self._location = False, ""
                     self._feed.rewind(0, self._what)
                     continue
-                tries = 1 if self._arrived > last else tries + 1
-                last = self._arrived
-                self._pause(exc, tries)
-                if self._recover(digest):
+                again = at_once and self._feed.position > 0 and self._patches > 0 and exc.status in _REFUSALS
+                tries = 1 if self._arrived > last and not again else tries + 1
+                last = max(self._arrived, last)
+                self._pause(exc, tries, again)
+                if again:
+                    self._location, self._patches, self._arrived = "", 0, 0
+                    self._feed.rewind(0, self._what)
+                elif self._recover(digest):
                     return
 
-    def _pause(self, failure: RegistryError, tries: int) -> None:
+    def _pause(self, failure: RegistryError, tries: int, again: bool) -> None:
         """Wait, where another try makes sense. An upload that the registry does not know any more is begun again."""
-        if self._location and (isinstance(failure, AbsentError) or failure.status == _OUT_OF_ORDER):
+        if again or (self._location and (isinstance(failure, AbsentError) or failure.status == _OUT_OF_ORDER)):
             failure.temporary = True
-        self._client.session.pause(failure, tries)
+        try:
+            self._client.session.pause(failure, tries)
+        except RegistryError as exc:
+            if self._patches > 1 and exc.status in _REFUSALS:
+                raise ChunksRefused(str(exc), status=exc.status, code=exc.code, url=exc.url) from exc
+            raise
 
     def _begin(self) -> None:
         if self._location:
@@ -227,10 +252,8 @@ class _Upload:
     def _put_all(self, digest: str, size: int) -> None:
         headers = {**_BINARY, "Content-Length": str(size)}
         # What is small is held, so that no reader has to go back.
-        body = (
-            self._feed.held(size) if size <= CHUNK else self._body(0, lambda: iter(lambda: self._feed.take(PIECE), b""))
-        )
-        self._request("PUT", self._with_digest(digest), (201, 204), headers, body).close()
+        body = self._feed.held(size) if size <= CHUNK else self._body(0, self._all)
+        self._request("PUT", self._with_digest(digest), headers, body).close()
 
     def _body(self, start: int, pieces: Callable[[], Iterator[bytes]]) -> Callable[[], Iterator[bytes]]:
         """A body that can be made again: what ``pieces`` takes, from ``start`` on."""
@@ -251,11 +274,11 @@ class _Upload:
             least = min(PIECE, self._chunk)
             if len(data := self._feed.held(least)) < least:
                 return data
-            body = self._body(start, lambda: self._feed.streamed(max(STREAMED, self._chunk)))
+            pieces = self._all if self._whole else lambda: self._feed.streamed(max(STREAMED, self._chunk))
             try:
-                self._patch(_BINARY, body)
+                self._patch(start, _BINARY, self._body(start, pieces))
             except RegistryError as exc:
-                if exc.status not in _WANTS_LENGTHS:
+                if self._whole or exc.status not in _WANTS_LENGTHS:
                     raise
                 self._lengths = True
                 self._feed.rewind(start, self._what)
@@ -264,21 +287,28 @@ class _Upload:
     def _patch_all(self) -> bytes:
         """Send chunk after chunk; what comes back is the last one, which is shorter and goes with the digest."""
         while len(data := self._feed.held(self._chunk)) == self._chunk:
-            self._patch(self._chunk_headers(data), data)
+            self._patch(self._feed.position - len(data), self._chunk_headers(data), data)
         return data
 
-    def _patch(self, headers: dict[str, str], body: Body | Callable[[], Body]) -> None:
+    def _all(self) -> Iterator[bytes]:
+        """What there is, which nobody holds."""
+        return iter(lambda: self._feed.take(PIECE), b"")
+
+    def _patch(self, start: int, headers: dict[str, str], body: Body | Callable[[], Body]) -> None:
         """Send a chunk, and go on with what the registry has not got of it."""
-        response = self._request("PATCH", self._location, (202, 201, 204), headers, body)
+        self._patches += 1
+        response = self._request("PATCH", self._location, headers, body)
         response.close()
         self._keep_location(response)
         arrived = parse_range_end(response.headers.get("Range"))
-        self._arrived = self._feed.position if arrived is None else arrived
+        # Few clients look at it, and some registries go on saying what they said of the first chunk.
+        known = arrived is not None and start < arrived < self._feed.position
+        self._arrived = arrived if known and arrived is not None else self._feed.position
         self._feed.rewind(self._arrived, self._what)
 
     def _finish(self, digest: str, data: bytes) -> None:
         headers = self._chunk_headers(data) if data else {**_BINARY, "Content-Length": "0"}
-        self._request("PUT", self._with_digest(digest), (201, 204), headers, data).close()
+        self._request("PUT", self._with_digest(digest), headers, data).close()
 
     def _chunk_headers(self, data: bytes) -> dict[str, str]:
         end = self._feed.position
@@ -312,11 +342,9 @@ class _Upload:
     def _with_digest(self, digest: str) -> str:
         return f"{self._location}{'&' if '?' in self._location else '?'}digest={digest}"
 
-    def _request(
-        self, method: str, url: str, ok: tuple[int, ...], headers: dict[str, str], body: Body | Callable[[], Body]
-    ) -> Response:
+    def _request(self, method: str, url: str, headers: dict[str, str], body: Body | Callable[[], Body]) -> Response:
         request = self._client.session.request
         try:
-            return request(method, url, self._what, ok=ok, headers=headers, body=body, retry=False)
+            return request(method, url, self._what, ok=SUCCESS, headers=headers, body=body, retry=False)
         except _BodyFailed as exc:
             raise exc.reason from None
