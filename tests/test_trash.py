@@ -1,5 +1,6 @@
 """What is removed vanishes at once, and is deleted in the background: also after a crash, and never by two at once."""
 
+import _thread
 import os
 import subprocess
 import sys
@@ -82,6 +83,24 @@ def test_a_process_ends_only_when_all_is_deleted(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+FORK = """
+there.empty()
+if os.fork() == 0:  # without the thread, and what that is at is not the child's
+    there.wait()
+    (root / "mine").mkdir()
+    there.take(root / "mine")
+    there.empty()
+    sys.exit(0)  # which waits as well
+assert os.wait()[1] == 0
+"""
+
+
+def test_a_child_of_fork_has_a_thread_of_its_own(tmp_path: Path) -> None:
+    found = subprocess.run([sys.executable, "-c", MAKE + FORK, tmp_path, "0.5"], stdout=subprocess.PIPE, timeout=20)
+    assert (found.returncode, found.stdout) == (0, b"deleting\ndeleting\n")
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_a_killed_process_left_goes_with_the_next_removal(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", MAKE, tmp_path, "60"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -100,10 +119,10 @@ def test_what_a_killed_process_left_goes_with_the_next_removal(tmp_path: Path) -
 
 
 def test_where_no_thread_can_be_had_it_is_deleted_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     there = Trash(tmp_path)
     there.take(fill(tmp_path, "one"))
     there.empty()

@@ -6,6 +6,8 @@ taken, and the process does not end before that thread has. After a crash the ne
 deletes what is left; a lock on each directory keeps two from deleting the same.
 """
 
+import _thread
+import atexit
 import fcntl
 import os
 import threading
@@ -36,7 +38,9 @@ class Trash:
         self._root = root
         self._pending: deque[Path] = deque()
         self._guard = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._busy = False
+        self._done = _thread.allocate_lock()  # held by the thread that deletes
+        self._process = os.getpid()
         self._looked = False
 
     def take(self, path: Path) -> None:
@@ -51,21 +55,26 @@ class Trash:
     def empty(self) -> None:
         """Begin to delete what was taken, and the first time also what a crash left; no error when that cannot be."""
         with self._guard:
-            if self._thread is not None and self._thread.is_alive():
+            if self._process != os.getpid():  # a fork took no thread along
+                self._busy, self._done, self._process = False, _thread.allocate_lock(), os.getpid()
+            if self._busy:
                 return
-            self._thread = threading.Thread(target=self._work, name="layerfs-trash")
+            self._busy = True
+            self._done.acquire()
+            atexit.register(self.wait)
             try:
-                self._thread.start()
+                # A threading.Thread would be waited for until it runs, by whoever removes something.
+                _thread.start_new_thread(self._work, ())
                 return
             except RuntimeError:  # the process ends, or may not have one more
-                self._thread = None
+                pass
         self._work()
 
     def wait(self) -> None:
         """Wait until all that was taken is deleted."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
+        if self._process == os.getpid():
+            with self._done:
+                pass
 
     def sweep(self) -> None:
         """Delete all that is there, now; NativeError for what cannot be deleted."""
@@ -76,6 +85,16 @@ class Trash:
                 _delete(path)
 
     def _work(self) -> None:
+        try:
+            self._delete_all()
+        except BaseException:
+            self._busy = False
+            raise
+        finally:
+            atexit.unregister(self.wait)
+            self._done.release()
+
+    def _delete_all(self) -> None:
         if not self._looked:
             self._looked = True
             with suppress(OSError):
@@ -84,7 +103,7 @@ class Trash:
         while True:
             with self._guard:  # so that ``empty`` either sees it in the list, or a thread that looks once more
                 if not self._pending:
-                    self._thread = None
+                    self._busy = False
                     return
                 path = self._pending.popleft()
             with suppress(OSError, LayerfsError):  # ``sweep`` says what is wrong with it
