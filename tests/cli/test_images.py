@@ -79,7 +79,9 @@ def test_filters_by_label_time_and_name(layerfs):
     assert ids("-f", "before=" + new) == [old]
     assert ids("-f", "since=old", "-f", "dangling=true") == [new]
     assert ids("-f", "until=2005-01-01") == [old]
-    assert "unknown (known are after, before, containers, dangling" in layerfs.error("images", "-f", "colour=red", code=2)
+    assert "unknown (known are after, before, containers, dangling" in layerfs.error(
+        "images", "-f", "colour=red", code=2
+    )
 
 
 def test_tag_and_rmi(layerfs, small):
@@ -233,3 +235,36 @@ def test_prune_all_and_its_filters(layerfs):
     layerfs("prune", "-af")
     assert layerfs("images", "-q") == ""
     assert layerfs("image", "prune", "-f") == "Total reclaimed space: 0B\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{len .Config.Env}} {{len .Config.Volumes}} {{len .Config.ExposedPorts}}", "0 0 0"),
+        ('{{index .Config.Labels "a"}}|{{.Config.Labels.a}}|', "|<no value>|"),
+        ("{{range .Config.Env}}x{{else}}none{{end}}{{range $k, $v := .Config.Labels}}x{{end}}", "none"),
+        ("{{.Config.Env}} {{.Config.Labels}} {{.Config.Shell}}", "[] map[] []"),
+        ("{{json .Config.Env}} {{json .Config.Labels}} {{if .Config.Env}}y{{else}}n{{end}}", "null null n"),
+        ('{{join .Config.Env ","}}|{{with .Config.Cmd}}x{{end}}|', "||"),
+    ],
+)
+def test_a_list_or_map_that_is_not_set_is_an_empty_one_to_a_template(layerfs, template, expected):
+    make(layerfs, "plain")
+    assert layerfs("inspect", "-f", template, "plain") == f"{expected}\n"
+    document = layerfs.json("inspect", "plain")[0]["Config"]
+    assert (document["Env"], document["Labels"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("docker.io/library/app", ["app:1", "app:2"]), ("docker.io/library/app:2", ["app:2"]),
+        ("docker.io/library/*", ["app:1", "app:2", "small:1"]), ("docker.io/team/app", ["team/app:1"]),
+        ("team/app", ["team/app:1"]), ("*/app", ["host.example/app:1", "team/app:1"]), ("library/app", []),
+        ("host.example/*", ["host.example/app:1"]), ("a*p", ["app:1", "app:2"]), ("app:*", ["app:1", "app:2"]),
+    ],
+)  # fmt: skip
+def test_a_list_knows_names_in_full(layerfs, small, pattern, found):
+    layerfs("tag", "small:1", "app:1", "app:2", "team/app:1", "host.example/app:1")
+    for words in ([pattern], ["-f", f"reference={pattern}"]):
+        assert sorted(layerfs.lines("images", "--format", "{{.Repository}}:{{.Tag}}", *words)) == found

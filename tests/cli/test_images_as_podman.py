@@ -211,3 +211,12 @@ def test_df_shows_containers_volumes_and_the_cache_one_by_one(layerfs, stacked):
     assert re.match(r"ID +TYPE +SIZE +LAST USED +SHARED", sections[7])
     assert "--format and --verbose" in layerfs.error("system", "df", "-v", "--format", "json", code=2)
     layerfs("rm", "-v", "one")
+
+
+def test_prune_of_volumes_takes_those_with_a_name_when_all_are_meant(layerfs):
+    layerfs("volume", "create", "named")
+    layerfs("volume", "prune", "-f", "--filter", "all=false")
+    assert layerfs.lines("volume", "ls", "-q") == ["named"]
+    layerfs.error("volume", "prune", "-f", "--filter", "all=maybe", code=2)
+    layerfs("volume", "prune", "-f", "--filter", "all=1")
+    assert layerfs.lines("volume", "ls", "-q") == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from layerfs.cli.gotemplate import Fields
+from layerfs.cli.gotemplate import NIL_LIST, NIL_MAP, Fields
 
 if TYPE_CHECKING:
     from layerfs.containers import Container
@@ -20,6 +20,11 @@ _MAPS = frozenset(
         "StorageOpt", "Sysctls", "Tmpfs", "Volumes", "annotations",
     )
 )  # fmt: skip
+_LISTS = (
+    "Binds", "CapAdd", "CapDrop", "Cmd", "Entrypoint", "Env", "ExtraHosts", "GroupAdd", "OnBuild", "SecurityOpt",
+    "Shell", "Ulimits", "VolumesFrom",
+)  # fmt: skip
+_NILS = dict.fromkeys(_MAPS, NIL_MAP) | dict.fromkeys(_LISTS, NIL_LIST)
 _CONFIG: dict[str, Any] = {
     "User": "",
     "Env": None,
@@ -59,7 +64,11 @@ def as_fields(value: Any, parent: str = "", name: str = "") -> Any:
     """Return a document whose objects tell an unknown member from one that is not set."""
     if isinstance(value, dict):
         inner = {key: as_fields(item, name, key) for key, item in value.items()}
-        return inner if name in _MAPS or (parent, name) == ("LogConfig", "Config") else Fields(inner)
+        if name in _MAPS or (parent, name) == ("LogConfig", "Config"):
+            return inner
+        fields = Fields(inner)
+        fields.nils = _NILS
+        return fields
     if isinstance(value, (list, tuple)):
         return [as_fields(item, parent, name) for item in value]
     return value

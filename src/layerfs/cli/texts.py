@@ -90,6 +90,11 @@ def glob_matches(pattern: str, text: str) -> bool:
 
 
 def matches_reference(patterns: Sequence[str], repository: str, tag: str) -> bool:
-    """Whether one of the patterns of ``--filter reference=`` fits a name."""
-    texts = (repository, f"{repository}:{tag}")
+    """Whether one of the patterns of ``--filter reference=`` fits a name, as it is shown or as it is in full."""
+    full = repository
+    if repository != NONE and any("/" in pattern for pattern in patterns):
+        from layerfs.reference import Reference
+
+        full = Reference.parse(repository).name
+    texts = (repository, f"{repository}:{tag}", full, f"{full}:{tag}")
     return any(glob_matches(pattern, text) for pattern in patterns for text in texts)

@@ -10,6 +10,6 @@ that a template cannot hang or fill the memory of a service that takes one from 
 from __future__ import annotations
 
 from layerfs.cli.gotemplate._execute import Template
-from layerfs.cli.gotemplate._values import Fields
+from layerfs.cli.gotemplate._values import NIL_LIST, NIL_MAP, Fields
 
-__all__ = ["Fields", "Template"]
+__all__ = ["NIL_LIST", "NIL_MAP", "Fields", "Template"]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from layerfs.cli.gotemplate._values import MAX_TEXT, Fields, ValueProblem, equal, less, show, text_of, truth
+from layerfs.cli.gotemplate._values import MAX_TEXT, Fields, ValueProblem, equal, is_nil, less, show, text_of, truth
 
 __all__ = ["FUNCTIONS", "LAZY"]
 
@@ -188,7 +188,7 @@ def _equal(first: Any, *others: Any) -> bool:
 
 def _json(value: Any) -> str:
     try:
-        value = value.plain() if isinstance(value, Fields) else value
+        value = None if is_nil(value) else value.plain() if isinstance(value, Fields) else value
         return _bounded(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError):
         raise ValueProblem("the value has no form in JSON") from None

@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["MAX_TEXT", "Fields", "ValueProblem", "child", "equal", "less", "show", "text_of", "truth"]
+__all__ = [
+    "MAX_TEXT",
+    "NIL_LIST",
+    "NIL_MAP",
+    "Fields",
+    "ValueProblem",
+    "child",
+    "equal",
+    "is_nil",
+    "less",
+    "show",
+    "text_of",
+    "truth",
+]
 
 MAX_TEXT = 16 << 20
 
@@ -15,15 +28,34 @@ class ValueProblem(Exception):
     """What is wrong with a value; the executor adds where in the template."""
 
 
+class _NilList(list[Any]):
+    pass
+
+
+class _NilMap(dict[str, Any]):
+    pass
+
+
+NIL_LIST, NIL_MAP = _NilList(), _NilMap()
+"""What Go has where a list or map is not set: it has a length, can be gone over and indexed, and is null in JSON."""
+
+
+def is_nil(value: Any) -> bool:
+    """Whether it is nothing, be its type known or not."""
+    return value is None or isinstance(value, (_NilList, _NilMap))
+
+
 class Fields(dict[str, Any]):
     """An object with fixed members, as a struct of Go: an unknown one is an error, in a plain dict it is nil.
 
     ``absent`` are members that it may have: those that it has not appear in no JSON, and have these values here.
-    ``methods`` are the members that take arguments, which JSON has not either.
+    ``methods`` are the members that take arguments, which JSON has not either.  ``nils`` are the members that are lists
+    or maps: what a template has where they are None.
     """
 
     absent: Mapping[str, Any] = MappingProxyType({})
     methods: tuple[str, ...] = ()
+    nils: Mapping[str, Any] = MappingProxyType({})
 
     def plain(self) -> dict[str, Any]:
         """The members that are values, with those made that are only made when they are asked for."""
@@ -34,8 +66,15 @@ def child(value: Any, name: str) -> Any:
     """Return the member ``name`` of a value."""
     if not isinstance(value, dict):
         raise ValueProblem(f"no field {name!r} in {_kind(value)}")
-    if name in value or not isinstance(value, Fields):
+    if not isinstance(value, Fields):
         return value.get(name)
+    found = _member(value, name)
+    return value.nils.get(name) if found is None else found
+
+
+def _member(value: Fields, name: str) -> Any:
+    if name in value:
+        return value[name]
     # docker knows both .Id and .ID, .Os and .OS: the name in JSON and the name in Go.
     alike = [key for key in value if key.lower() == name.lower()]
     if not alike and name in value.absent:

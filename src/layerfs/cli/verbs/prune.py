@@ -20,9 +20,13 @@ __all__ = ["COMMANDS", "run"]
 
 _FILTERS = ("until", "label", "label!")
 _IMAGE_FILTERS = (*_FILTERS, "dangling")
+_VOLUME_FILTERS = (*_FILTERS, "all")
 _FILTER = many("--filter", help=f"Remove only what matches key=value: {', '.join(_FILTERS)}", metavar="filter")
 _IMAGE_FILTER = many(
     "--filter", help=f"Remove only what matches key=value: {', '.join(_IMAGE_FILTERS)}", metavar="filter"
+)
+_VOLUME_FILTER = many(
+    "--filter", help=f"Remove only what matches key=value: {', '.join(_VOLUME_FILTERS)}", metavar="filter"
 )
 _FORCE = flag("-f", "--force", help="Do not ask")
 _DRY_RUN = flag("--dry-run", help="Show what would go, and leave it")
@@ -42,7 +46,7 @@ COMMANDS = {
     ),
     "volume": Command(
         "[OPTIONS]",
-        [_FILTER, _FORCE, _DRY_RUN, flag("-a", "--all", help="Also volumes that have a name")],
+        [_VOLUME_FILTER, _FORCE, _DRY_RUN, flag("-a", "--all", help="Also volumes that have a name")],
         most=0,
     ),
 }
@@ -50,7 +54,7 @@ COMMANDS = {
 
 def run(args: Args, context: Context) -> None:
     """Ask, remove, and print what went."""
-    filters = Filters(args.filter, _IMAGE_FILTERS if context.kind == "image" else _FILTERS)
+    filters = Filters(args.filter, {"image": _IMAGE_FILTERS, "volume": _VOLUME_FILTERS}.get(context.kind, _FILTERS))
     volumes = context.kind == "volume" or (context.kind == "system" and args.volumes)
     if volumes and "until" in filters:
         raise InvalidInputError("filter until: volumes have no time of last use", hint="leave out the volumes")
@@ -106,7 +110,7 @@ def _containers(args: Args, context: Context, filters: Filters) -> int:
 def _volumes(args: Args, context: Context, filters: Filters) -> int:
     volumes = context.store.containers.volumes
     keep = {volume.name for volume in volumes.list() if not filters.labels(volume.labels)}
-    all_unused = context.kind == "volume" and args.all
+    all_unused = context.kind == "volume" and (args.all or filters.flag("all") is True)
     if args.dry_run:
         used = volumes.users()
         unused = [each for each in volumes.list() if each.name not in used and each.name not in keep]
