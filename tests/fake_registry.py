@@ -111,6 +111,7 @@ class FakeRegistry:
         chunk_min: int = 0,
         token_seconds: int = 300,
         tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         self.auth = auth
         self.users = {"user": "secret"}
@@ -135,13 +136,14 @@ class FakeRegistry:
         self._serial = 0
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = (_Server6 if ":" in address else _Server)((address, 0), _Handler)
         self._server.registry = self
         self.scheme = "http"
         if tls is not None:
             self.scheme = "https"
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        name = f"[{address}]" if ":" in address else address
+        self.host = f"{name}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -255,6 +257,10 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Broken connections are what this is for."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

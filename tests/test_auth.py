@@ -298,6 +298,49 @@ def test_broken_file_is_an_error(tmp_path: Path, text: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_podmans_lasting_file(tmp_path: Path) -> None:
+    """What `podman login` wrote until the next boot goes before what an administrator put there for good."""
+    lasting, runtime = tmp_path / "config/containers/auth.json", tmp_path / "run/containers/auth.json"
+    environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "XDG_CONFIG_HOME": f"{tmp_path}/config"}
+    lasting.parent.mkdir(parents=True)
+    lasting.write_text(json.dumps({"auths": {"host": {"auth": auth("lasting", "x")}}}))
+    assert CredentialStore(environ=environ).get("host") == Credentials("lasting", "x")
+    runtime.parent.mkdir(parents=True)
+    runtime.write_text(json.dumps({"auths": {"host": {"auth": auth("runtime", "x")}}}))
+    assert CredentialStore(environ=environ).get("host") == Credentials("runtime", "x")
+    default = tmp_path / ".config/containers/auth.json"
+    default.parent.mkdir(parents=True)
+    default.write_text(json.dumps({"auths": {"host": {"auth": auth("default", "x")}}}))
+    assert CredentialStore(environ={"HOME": str(tmp_path)}).get("host") == Credentials("default", "x")
+
+
+ENTRIES = {
+    "lines of base64": ({"auth": base64.encodebytes(b"user:" + b"x" * 100).decode()}, Credentials("user", "x" * 100)),
+    "ends of lines of DOS": ({"auth": "dXNl\r\ncjp4\r\n"}, Credentials("user", "x")),
+    "no password": ({"auth": auth("user", "")}, Credentials("user", "")),
+    "colons": ({"auth": auth("user", "a:b:c")}, Credentials("user", "a:b:c")),
+    "zeros behind it": ({"auth": auth("user", "x\0\0")}, Credentials("user", "x")),
+    "not ASCII": ({"auth": auth("üser", "pässword")}, Credentials("üser", "pässword")),
+    "in clear": ({"username": "user", "password": "x"}, Credentials("user", "x")),
+    "an address": ({"auth": auth("user", "x"), "email": "a@b.c"}, Credentials("user", "x")),
+    "a key of Google": ({"auth": auth("_json_key", '{"a":\n"b"}')}, Credentials("_json_key", '{"a":\n"b"}')),
+    "an identity token": (
+        {"auth": auth("0-0-0", ""), "identitytoken": "t"},
+        Credentials("0-0-0", "", identity_token="t"),
+    ),
+    "nothing": ({}, None),
+    "null": (None, None),
+    "empty": ({"auth": ""}, None),
+}
+
+
+@pytest.mark.parametrize("key", ["[::1]:5000", "https://[::1]:5000", "http://[::1]:5000/v2/", "[::1]:5000/"])
+@pytest.mark.parametrize("what", ENTRIES)
+def test_entries(tmp_path: Path, what: str, key: str) -> None:
+    entry, expected = ENTRIES[what]
+    assert stored(tmp_path, {"auths": {key: entry}}).get("[::1]:5000", "team/app") == expected
+
+
 # ---- helpers ----
 
 _HELPER = """#!/bin/sh
@@ -356,6 +399,25 @@ def test_helper_keeps_and_erases(tmp_path: Path, helper: Path) -> None:
     assert "secret" not in home(tmp_path).read_text()
     assert store.erase("host_5000") == ["docker-credential-test"]
     assert store.get("host_5000") is None
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ('echo noise >&2; echo \'{"ServerURL":"","Username":"u","Secret":"s","More":1}\'', Credentials("u", "s")),
+        ('printf \'{"Username":"u","Secret":"s"}\'', Credentials("u", "s")),
+        ('echo \'{"Username":"","Secret":"s"}\'', Credentials("", "s")),
+        ('echo \'{"ServerURL":"","Username":"","Secret":""}\'', Credentials("file", "x")),
+        ("echo credentials not found in native keychain; exit 1", Credentials("file", "x")),
+        ("echo credentials not found in native keychain >&2; exit 1", Credentials("file", "x")),
+        ("echo 'Error: credentials not found for host'; exit 2", Credentials("file", "x")),
+    ],
+)
+def test_what_helpers_say(tmp_path: Path, helper: Path, says: str, expected: Credentials) -> None:
+    """Some say on the wrong channel that they have nothing, or give nothing; then the file counts."""
+    (helper / "docker-credential-test").write_text(f"#!/bin/sh\n{says}\n")
+    store = stored(tmp_path, {"credsStore": "test", "auths": {"host": {"auth": auth("file", "x")}}})
+    assert store.get("host") == expected
 
 
 @pytest.mark.parametrize("name", ["../../bin/sh", "a b", "-x", ""])

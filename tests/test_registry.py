@@ -37,6 +37,7 @@ from layerfs.registry.challenge import (
 from layerfs.registry.client import Client
 from layerfs.registry.config import Endpoint, Mirror, RegistryConfig, Rule, Tls, find_tls, is_loopback
 from layerfs.registry.connection import Timeouts
+from layerfs.registry.credentials import Credentials
 from layerfs.registry.download import BlobStream, Ranges
 from layerfs.registry.retry import Retry, Throttled
 from layerfs.registry.sink import RegistrySink
@@ -174,6 +175,15 @@ def test_certificates_of_a_host(tmp_path: Path) -> None:
     assert find_tls("host", environ) == Tls()
 
 
+@pytest.mark.parametrize("name", ["docker.io", "registry-1.docker.io"])
+def test_certificates_of_docker_hub(tmp_path: Path, name: str) -> None:
+    """They are put under the name that images have, too."""
+    place = tmp_path / f"containers/certs.d/{name}"
+    place.mkdir(parents=True)
+    (place / "ca.crt").touch()
+    assert find_tls("registry-1.docker.io", {"XDG_CONFIG_HOME": str(tmp_path)}).authorities == (f"{place}/ca.crt",)
+
+
 # ---- TLS and schemes ----
 
 
@@ -201,6 +211,14 @@ def test_verified_where_it_is_not_this_machine(tmp_path: Path, server_context: s
 
 def test_no_plain_http_for_others(tmp_path: Path) -> None:
     assert Endpoint("registry.example:80", "app").schemes == ("https",)
+
+
+def test_address_of_ipv6(tmp_path: Path) -> None:
+    with FakeRegistry(auth="bearer", address="::1") as registry, access(tmp_path) as reach:
+        reference = Reference.parse(serve(registry, "app", "v1", IMAGE))
+        reach.credentials.put(registry.host, Credentials("user", "secret"))
+        (client,) = reach.pull_clients(reference)
+        assert client.resolve("v1").digest == IMAGE.digest
 
 
 def test_scheme_is_found_once(registry: FakeRegistry, reach: Access) -> None:

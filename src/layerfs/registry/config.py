@@ -27,7 +27,7 @@ import msgspec
 from layerfs.errors import InvalidInputError, RegistryError
 from layerfs.reference import DEFAULT_REGISTRY, Reference
 
-__all__ = ["Endpoint", "Mirror", "RegistryConfig", "Rule", "Tls", "find_tls", "host_name", "is_loopback"]
+__all__ = ["Endpoint", "Mirror", "RegistryConfig", "Rule", "Tls", "config_home", "find_tls", "host_name", "is_loopback"]
 
 _HUB_HOST = "registry-1.docker.io"
 _CONFIG_SIZE = 1 << 20
@@ -165,11 +165,12 @@ class RegistryConfig:
 def _config_files(environ: Mapping[str, str]) -> list[str]:
     if named := environ.get("LAYERFS_REGISTRIES"):
         return [named]
-    home = _config_home(environ)
+    home = config_home(environ)
     return [os.path.join(home, "layerfs/registries.toml"), "/etc/layerfs/registries.toml"]
 
 
-def _config_home(environ: Mapping[str, str]) -> str:
+def config_home(environ: Mapping[str, str]) -> str:
+    """Where the user's own configuration lies, below a directory for each program."""
     home = environ.get("HOME") or os.path.expanduser("~")
     return environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
 
@@ -223,10 +224,14 @@ def is_loopback(host: str) -> bool:
 
 
 def find_tls(host: str, environ: Mapping[str, str] = os.environ) -> Tls:
-    """The certificates for ``host[:port]``, from the first ``certs.d`` that has a directory for it."""
-    home = _config_home(environ)
-    for base in (f"{home}/containers", "/etc/layerfs", "/etc/containers", "/etc/docker"):
-        directory = Path(base, "certs.d", host)
+    """The certificates for ``host[:port]``, from the first ``certs.d`` that has a directory for it.
+
+    Those of Docker Hub may lie under the name that it has in references.
+    """
+    home = config_home(environ)
+    bases = (f"{home}/containers", "/etc/layerfs", "/etc/containers", "/etc/docker")
+    hosts = (host, DEFAULT_REGISTRY) if host == _HUB_HOST else (host,)
+    for directory in (Path(base, "certs.d", each) for base in bases for each in hosts):
         try:
             names = sorted(os.listdir(directory))
         except OSError:

@@ -2,9 +2,9 @@
 
 Read in this order: the file given; $REGISTRY_AUTH_FILE; the document in $DOCKER_AUTH_CONFIG;
 $DOCKER_CONFIG/config.json or ~/.docker/config.json; podman's auth.json in $XDG_RUNTIME_DIR/containers, else
-/run/containers/UID. The first that knows the registry wins. In one file a helper of the host (``credHelpers``)
-goes before the store of all (``credsStore``), and that before ``auths``; keys of ``auths`` may name a path
-(``host/team``), of which the longest is taken.
+/run/containers/UID; its lasting one in ~/.config/containers. The first that knows the registry wins. In one file a
+helper of the host (``credHelpers``) goes before the store of all (``credsStore``), and that before ``auths``; keys of
+``auths`` may name a path (``host/team``), of which the longest is taken.
 
 A helper is the program ``docker-credential-NAME``: called without a shell, its secrets by standard input alone.
 A file that cannot be read or understood is an error: going on without it could send secrets to the wrong place.
@@ -26,6 +26,7 @@ from layerfs.errors import InvalidInputError, NotFoundError, RegistryError, syst
 from layerfs.fsutil import write_atomic
 from layerfs.late import LateModule
 from layerfs.reference import DEFAULT_REGISTRY
+from layerfs.registry.config import config_home
 
 if TYPE_CHECKING:
     import json
@@ -40,6 +41,7 @@ _HELPER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HELPER_SECONDS = 60.0
 _FILE_SIZE = 4 << 20
 _TOKEN_USER = "<token>"
+_LINE_ENDS = {ord("\r"): None, ord("\n"): None}
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -140,7 +142,8 @@ class CredentialStore:
             yield str(home), document
         if text := self._environ.get("DOCKER_AUTH_CONFIG"):
             yield "$DOCKER_AUTH_CONFIG", _parse(text.encode(), "$DOCKER_AUTH_CONFIG")
-        for path in (self._docker_file(), self._podman_file()):
+        lasting = Path(config_home(self._environ), "containers/auth.json")
+        for path in (self._docker_file(), self._podman_file(), lasting):
             if path != home and (document := _read_file(path)) is not None:
                 yield str(path), document
 
@@ -149,7 +152,9 @@ class CredentialStore:
     ) -> Credentials | None:
         if helper := _helper_of(document, registry):
             with suppress(NotFoundError):
-                return _ask_helper(helper, registry)
+                found = _ask_helper(helper, registry)
+                if found is not None:
+                    return found
         auths = _auths(document)
         plain = {_plain_key(key): entry for key, entry in auths.items()}
         wanted = f"{registry}/{repository}".rstrip("/")
@@ -222,7 +227,8 @@ def _from_entry(where: str, key: str, entry: dict[str, Any]) -> Credentials | No
     user, password = values["username"], values["password"]
     if values["auth"]:
         try:
-            pair = base64.b64decode(values["auth"], validate=True).decode()
+            # Ends of lines are no part of it: `base64` makes them, and docker reads over them.
+            pair = base64.b64decode(values["auth"].translate(_LINE_ENDS), validate=True).decode()
         except ValueError:
             raise InvalidInputError(f"read {where}: the entry of {key} is damaged", file=where) from None
         user, colon, password = pair.partition(":")
@@ -242,7 +248,7 @@ def _helper_of(document: dict[str, Any], registry: str) -> str | None:
     return str(store) if store else None
 
 
-def _ask_helper(helper: str, registry: str) -> Credentials:
+def _ask_helper(helper: str, registry: str) -> Credentials | None:
     answer = _run_helper(helper, "get", _server_key(registry))
     try:
         document = json.loads(answer)
@@ -253,7 +259,7 @@ def _ask_helper(helper: str, registry: str) -> Credentials:
         raise RegistryError(f"credentials of {registry}: docker-credential-{helper} gave no usable answer") from None
     if user == _TOKEN_USER:
         return Credentials(identity_token=secret)
-    return Credentials(user, secret)
+    return Credentials(user, secret) if user or secret else None
 
 
 def _run_helper(helper: str, action: str, request: str) -> bytes:
@@ -266,14 +272,14 @@ def _run_helper(helper: str, action: str, request: str) -> bytes:
             [program, action],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError as exc:
         raise RegistryError(f"run {program}: {exc.strerror}", hint="install it, or log in again without it") from None
     with process:
         try:
-            output, _ = process.communicate(request.encode(), timeout=_HELPER_SECONDS)
+            output, noise = process.communicate(request.encode(), timeout=_HELPER_SECONDS)
         except subprocess.TimeoutExpired:
             # The whole group: a grandchild that holds the pipe would keep us waiting.
             with suppress(ProcessLookupError):
@@ -281,6 +287,6 @@ def _run_helper(helper: str, action: str, request: str) -> bytes:
             raise RegistryError(f"run {program} {action}: no answer within {_HELPER_SECONDS:g} s") from None
     if process.returncode == 0:
         return output
-    if b"credentials not found" in output:
+    if b"credentials not found" in output + noise:
         raise NotFoundError(f"run {program} {action}: nothing for that host")
     raise RegistryError(f"run {program} {action}: it failed with code {process.returncode}")
