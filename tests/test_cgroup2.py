@@ -257,3 +257,10 @@ def test_a_limit_without_its_controller_is_refused_by_the_real_one_too(real):
                 pass
         group.remove()
         assert not group.exists()
+
+
+def test_a_container_sees_the_one_hierarchy_where_it_has_a_group(host):
+    group = Cgroup("one")
+    assert group.shown() == []
+    with group.create(Limits()):
+        assert group.shown() == [("", ())]

@@ -26,6 +26,8 @@ else:  # for --ulimit alone
 __all__ = ["BuiltinRuntime", "opened_userns", "with_owners"]
 
 _AT_FDCWD = -100
+_CGROUPS = "/sys/fs/cgroup"
+_OVER_CGROUPS = ("/sys", "/sys/fs", _CGROUPS)
 
 
 class BuiltinRuntime:
@@ -44,7 +46,7 @@ class BuiltinRuntime:
         with ExitStack() as stack:
             stack.callback(cgroup.remove)
             with cgroup.create(spec.limits, counted=spec.counted) as groups, _commands(spec.args[0]):
-                fields = launch_fields(spec, stack, self._run)
+                fields = _seeing(launch_fields(spec, stack, self._run), spec, cgroup)
                 started = native.launch(native.LaunchSpec(root=root, stdio=stdio, cgroups=groups, **fields))
             stack.pop_all()
             return _Child(*started, cgroup)
@@ -56,9 +58,8 @@ class BuiltinRuntime:
         with ExitStack() as undo, cgroup.create(spec.limits) as groups, _commands(spec.args[0]):
             undo.callback(cgroup.remove)
             with ExitStack() as stack:
-                supervise(
-                    spec.id, supervision, {"root": root, "cgroups": groups, **launch_fields(spec, stack, self._run)}
-                )
+                fields = _seeing(launch_fields(spec, stack, self._run), spec, cgroup)
+                supervise(spec.id, supervision, {"root": root, "cgroups": groups, **fields})
             undo.pop_all()
 
     def first_process(self, id: str, pid: int) -> int:
@@ -162,6 +163,24 @@ def launch_fields(spec: RunSpec, stack: ExitStack, run: Path | None) -> dict[str
         ],
         "mounts": [*map(_mount, mounts), *_extra_mounts(spec)],
     }
+
+
+def _seeing(fields: dict[str, Any], spec: RunSpec, cgroup: Cgroup) -> dict[str, Any]:
+    """The fields with the mounts of the container's control groups, where programs look for their limits."""
+    if "cgroup" in spec.share or os.geteuid() != 0 or any(mount.target in _OVER_CGROUPS for mount in spec.mounts):
+        return fields
+    options = ["nosuid", "nodev", "noexec"]
+    access = "rw" if spec.privileged else "ro"
+    mounts = []
+    for name, controllers in cgroup.shown():
+        if not name:
+            mounts.append(native.Mount(type="cgroup2", target=_CGROUPS, options=[*options, access]))
+            continue
+        if not mounts:
+            mounts.append(native.Mount(type="tmpfs", target=_CGROUPS, options=[*options, "mode=755"]))
+        given = [*options, access, *controllers]
+        mounts.append(native.Mount(type="cgroup", target=f"{_CGROUPS}/{name}", options=given))
+    return {**fields, "mounts": [*mounts, *fields["mounts"]]}
 
 
 def _namespace(kind: str, pid: int, stack: ExitStack) -> int:

@@ -67,6 +67,22 @@ class Cgroup:
         """The directories of the groups that are there."""
         return [str(path) for path in self._paths() if path.exists()]
 
+    def shown(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What a container may see of its groups: the name below /sys/fs/cgroup, and the controllers of the hierarchy.
+
+        One name that is empty is the hierarchy of version 2. Where the container has no group of its own, nothing
+        is shown: it would see those of others.
+        """
+        if self._version2:
+            path = self._path("")
+            return [("", ())] if path is not None and path.exists() else []
+        hierarchies: dict[Path, list[str]] = {}
+        for controller in _WANTED:
+            path = self._path(controller)
+            if path is not None and path.exists():
+                hierarchies.setdefault(path, []).append(controller)
+        return [(name, tuple(names)) for names in hierarchies.values() for name in names]
+
     # ---- life ----
 
     @contextmanager

@@ -1,0 +1,58 @@
+"""What a container sees of its control groups in /sys/fs/cgroup, where programs look for their limits."""
+
+from pathlib import Path
+
+import pytest
+from boxes import add_box, needs_busybox, run
+
+from layerfs import Store
+
+VERSION1 = Path("/sys/fs/cgroup/memory/tasks").exists()
+VERSION2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+pytestmark = [
+    pytest.mark.root,
+    needs_busybox,
+    pytest.mark.skipif(not VERSION1 and not VERSION2, reason="no memory group"),
+]
+LIMIT = "/sys/fs/cgroup/memory/memory.limit_in_bytes" if VERSION1 else "/sys/fs/cgroup/memory.max"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
+        add_box(store, root)
+        yield store
+        assert store.containers.list() == []
+
+
+def sh(store, runtime, script, **flags):
+    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
+
+
+def test_a_limit_is_seen_and_cannot_be_changed(store, runtime):
+    ran = sh(store, runtime, f"cat {LIMIT}; echo {64 << 20} >{LIMIT}", memory="48m")
+    assert ran.out == f"{48 << 20}\n"
+    assert "Read-only" in ran.err
+
+
+def test_groups_of_others_are_not_seen(store, runtime):
+    found = sh(store, runtime, "find /sys/fs/cgroup -mindepth 2 -type d | grep -v :", memory="48m").out
+    assert "layerfs" not in found
+    shown = sh(store, runtime, "grep ' cgroup2* ' /proc/mounts", memory="48m", pids_limit="50").out.splitlines()
+    assert shown
+    for line in shown:
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(line.split()[3].split(","))
+
+
+def test_in_a_user_namespace_and_privileged(store):
+    assert sh(store, "builtin", f"cat {LIMIT}", memory="48m", userns="auto").out == f"{48 << 20}\n"
+    ran = sh(store, "builtin", f"echo {32 << 20} >{LIMIT}; cat {LIMIT}", memory="48m", privileged=True)
+    assert ran.out == f"{32 << 20}\n"
+
+
+def test_a_mount_of_the_users_own_is_left_alone(store, tmp_path):
+    (tmp_path / "mine").touch()
+    assert sh(store, "builtin", "ls /sys/fs/cgroup", volume=[f"{tmp_path}:/sys/fs/cgroup"]).out == "mine\n"
+    assert sh(store, "builtin", "ls /sys/fs/cgroup", memory="48m", cgroupns="host").out == ""
