@@ -48,7 +48,7 @@ _GLOBAL = Command(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these words (default: those of the process) and return its exit code."""
-    context = Context()
+    context = Context(alone=argv is None)
     try:
         # File names are bytes; what is no UTF-8 goes out as it came in.
         for stream in (sys.stdout, sys.stderr):
@@ -122,7 +122,7 @@ def _call(entry: Entry, title: str, words: list[str], context: Context) -> int:
         sys.stdout.write(helped(f"layerfs {title}", entry.summary, command))
         return 0
     if entry.module not in _WITHOUT_VALUES:
-        import_values()
+        import_values(alone=context.alone)
     if entry.module in _WITH_REGISTRY:
         import_http()
     return module.run(args, context) or 0

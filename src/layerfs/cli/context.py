@@ -34,7 +34,8 @@ def _end(number: int, frame: object) -> None:
 class Context:
     """One call of the command.
 
-    ``title`` is the verb as typed (``image ls``), ``kind`` what a module that serves several verbs is asked for.
+    ``title`` is the verb as typed (``image ls``), ``kind`` what a module that serves several verbs is asked for;
+    ``alone`` says that this process is for the call and nothing else.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Context:
         layer_format: str = "auto",
         sync: bool | None = None,
         debug: bool = False,
+        alone: bool = False,
     ) -> None:
         self.title = title
         self.kind = kind
@@ -55,6 +57,7 @@ class Context:
         self.layer_format = layer_format
         self.sync = sync
         self.debug = debug
+        self.alone = alone
         self._store: Store | None = None
         self._display: Display | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 
@@ -30,6 +30,15 @@ class _Linux:
     @staticmethod
     def system() -> str:
         return "Linux"
+
+
+class _Unknown:
+    """Stands for the modules ``decimal`` and ``uuid``, of which msgspec keeps these to know values of theirs by."""
+
+    __spec__ = None
+    Decimal = type("Decimal", (), {})
+    UUID = type("UUID", (), {})
+    SafeUUID = type("SafeUUID", (), {"unknown": None})
 
 
 class _NoLog:
@@ -59,8 +68,12 @@ class _Pattern:
         return found
 
 
-def import_values() -> None:
-    """Import pathlib, sqlite3 and msgspec; the rest of what they bring with them is a fifth of a short command."""
+def import_values(*, alone: bool = False) -> None:
+    """Import pathlib, sqlite3 and msgspec; the rest of what they bring with them is a fifth of a short command.
+
+    ``alone``: nobody else uses msgspec in this process, and it need not know decimal numbers and UUIDs, which no
+    document of ours has.
+    """
     if "msgspec" in sys.modules:
         return
     with put_off(*_OF_PATHLIB):
@@ -69,7 +82,10 @@ def import_values() -> None:
     with _instead("datetime", import_module("_datetime")):
         import sqlite3  # noqa: F401
 
-        _import_msgspec()
+        with ExitStack() as stack:
+            for name in ("decimal", "uuid") if alone else ():
+                stack.enter_context(_instead(name, _Unknown()))
+            _import_msgspec()
 
 
 def _import_msgspec() -> None:
