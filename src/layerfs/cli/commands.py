@@ -136,14 +136,20 @@ _BUILDER: dict[str, Entry] = {
 }
 
 _MANIFEST: dict[str, Entry] = {
-    "inspect": Entry("manifest", "Show the manifest that a registry has under a name"),
+    "add": Entry("manifest_list", "Add images to a list", "add"),
+    "annotate": Entry("manifest_list", "Say something of an image in a list", "annotate"),
+    "create": Entry("manifest_list", "Make a list of images for several platforms", "create"),
+    "inspect": Entry("manifest", "Show a list that is here, or the manifest that a registry has under a name"),
+    "push": VERBS["push"],
+    "remove": Entry("manifest_list", "Take an image out of a list", "remove"),
+    "rm": VERBS["rmi"],
 }
 
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
     "builder": ("Look after what builds keep", _BUILDER),
     "container": ("Work with containers", _CONTAINER),
     "image": ("Work with images", _IMAGE),
-    "manifest": ("Look at manifests in registries", _MANIFEST),
+    "manifest": ("Look at manifests, and make lists of them", _MANIFEST),
     "system": ("Look after the store", _SYSTEM),
     "volume": ("Work with volumes", _VOLUME),
 }

@@ -14,6 +14,7 @@ from layerfs.oci import (
     DOCKER_MANIFEST,
     MANIFEST_LIMIT,
     MEDIA_CONFIG,
+    MEDIA_INDEX,
     MEDIA_MANIFEST,
     Descriptor,
     Index,
@@ -39,6 +40,7 @@ _LIST = "layerfs images lists those that are"
 
 # Inside the class ``list`` is its method.
 Summaries = list[ImageSummary]
+Descriptors = list[Descriptor]
 Removals = list[Removal]
 Errors = list[LayerfsError]
 _Rows = list[ImageRow]
@@ -285,6 +287,40 @@ class ImageStore:
         with self._database.transaction(durable=True):
             self._database.set_name(str(reference), self._find(text).target.digest)
         return str(reference)
+
+    def index(self, text: str) -> Index:
+        """The index that a user means; NotFoundError, and InvalidInputError for one image."""
+        row = self.find(text)
+        document = parse_manifest(self._content.read(row.target.digest, MANIFEST_LIMIT), row.target.media_type)
+        if not isinstance(document, Index):
+            raise InvalidInputError(f"image {text}: one image, not a list of several")
+        return document
+
+    def here(self, index: Index) -> Descriptors:
+        """The images of an index that are in the store."""
+        return [each for each in index.manifests if is_manifest(each.media_type) and self._content.has(each)]
+
+    def set_index(
+        self, name: str, manifests: Sequence[Descriptor], annotations: dict[str, str] | None = None
+    ) -> Descriptor:
+        """Let ``name`` (canonical form) be an index of manifests that are in the store.
+
+        The index that had the name goes, unless something else needs it.
+        """
+        data = encode(Index(media_type=MEDIA_INDEX, manifests=tuple(manifests), annotations=annotations))
+        target = descriptor_of(data, MEDIA_INDEX)
+        with self._database.transaction(durable=True):
+            before = self._database.resolve(name)
+            self._content.write(data)
+            self.add(target, name)
+            if before and (row := self._database.image(before)) and self._is_left_over(row):
+                self._database.remove_image(row.target.digest)
+        return target
+
+    def _is_left_over(self, row: ImageRow) -> bool:
+        """Whether it is an index without a name, and another target is the same image to containers."""
+        nameless = is_index(row.target.media_type) and not self._database.names(row.target.digest)
+        return nameless and (row.image_id is None or self._siblings(row) != [row])
 
     def untag(self, text: str, names: Sequence[str] = ()) -> None:
         """Take names from an image (none given: all that it has), which stays; NotFoundError if one is not its own."""
