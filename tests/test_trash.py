@@ -61,6 +61,22 @@ def test_it_vanishes_at_once_and_is_deleted_later(tmp_path: Path, monkeypatch: p
     assert os.listdir(tmp_path) == []
 
 
+def test_a_descriptor_goes_with_what_comes_next_or_at_the_end(tmp_path: Path) -> None:
+    there = Trash(tmp_path)
+    for removes in (True, False):
+        reader, writer = os.pipe()
+        there.let_go(writer)
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        if removes:
+            there.take(fill(tmp_path, "one"))
+            there.empty()
+        there.wait()
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+
+
 def test_many_threads(tmp_path: Path) -> None:
     there = Trash(tmp_path)
 

@@ -164,6 +164,10 @@ class SnapshotStore:
         self._left = self._left or self.row(key).mounted is not None
         self._database.remove_snapshot(key)
 
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor of a mount together with what ``discard`` takes next, in the background."""
+        self._trash.let_go(fd)
+
     def discard(self, *directories: Path) -> None:
         """Let directories of the snapshots' file system go as snapshots do; no error for one that is not there."""
         for directory in directories:

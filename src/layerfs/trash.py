@@ -36,7 +36,7 @@ class Trash:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._pending: deque[Path] = deque()
+        self._pending: deque[Path | int] = deque()
         self._guard = threading.Lock()
         self._busy = False
         self._done = _thread.allocate_lock()  # held by the thread that deletes
@@ -51,6 +51,11 @@ class Trash:
         target = self._root / f"{PREFIX}{os.urandom(8).hex()}"
         os.rename(path, target)
         self._pending.append(target)
+
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor of a mount before what is taken from now on is deleted: where that is the last one, the
+        kernel takes the whole file system apart."""
+        self._pending.append(fd)
 
     def empty(self) -> None:
         """Begin to delete what was taken, and the first time also what a crash left; no error when that cannot be."""
@@ -73,6 +78,8 @@ class Trash:
     def wait(self) -> None:
         """Wait until all that was taken is deleted."""
         if self._process == os.getpid():
+            if self._pending:
+                self.empty()
             with self._done:
                 pass
 
@@ -105,9 +112,12 @@ class Trash:
                 if not self._pending:
                     self._busy = False
                     return
-                path = self._pending.popleft()
+                item = self._pending.popleft()
             with suppress(OSError, LayerfsError):  # ``sweep`` says what is wrong with it
-                _delete(path)
+                if isinstance(item, int):
+                    os.close(item)
+                else:
+                    _delete(item)
 
 
 def _delete(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The files that a container finds in /etc and that are not its image's: hosts, hostname, resolv.conf."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def write_files(directory: Path, options: CreateOptions, hostname: str) -> None:
     contents = {"hosts": _hosts(options, hostname), "hostname": f"{hostname}\n", "resolv.conf": _resolv(options)}
     with system_errors(f"write {directory}"):
         for name, text in contents.items():
-            path = directory / name
-            path.write_text(text, errors="surrogateescape")
-            path.chmod(0o644)
+            with open(f"{directory}/{name}", "wb", buffering=0) as file:
+                file.write(text.encode(errors="surrogateescape"))
+                os.fchmod(file.fileno(), 0o644)
 
 
 def _hosts(options: CreateOptions, hostname: str) -> str:

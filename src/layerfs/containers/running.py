@@ -1,5 +1,6 @@
 """A container in the foreground, from its mount to its exit code, and what is done when its keeper was killed."""
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
@@ -73,6 +74,8 @@ def run_in_foreground(parts: Parts, config: Config, stdio: tuple[int, int, int],
             parts.set_state(config.id, state)
             code = attend(process, streams)
             assert code is not None  # no keys are looked for
+            if state.auto_remove and root.fd >= 0:  # our own is then not the last one
+                parts.snapshots.let_go(os.dup(root.fd))
             killed = code == _KILLED and Cgroup(config.id, options.cgroup_parent).has_run_out_of_memory()
     except LayerfsError as exc:
         failed = msgspec.structs.replace(state, exit_code=getattr(exc, "exit_code", 125), error=str(exc), process=None)
