@@ -353,7 +353,7 @@ class _Mounts:
         id = mount.options.get("id", "default")
         given = self.session.options.ssh
         path = given.get(id) or (self.session.environment.get("SSH_AUTH_SOCK") if id in given else None)
-        if path is None:
+        if not path:
             if _is_on(mount.options, "required"):
                 raise NotFoundError(f"ssh {id}: there is no agent's socket", hint=f"give one with --ssh {id}=SOCKET")
             return
