@@ -300,22 +300,26 @@ class _Pipe:
 
     def __init__(self, pieces: Iterator[bytes], ahead: int) -> None:
         self._source = pieces
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(ahead)
+        self._queue: queue.Queue[list[bytes] | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compress", daemon=True)
-        self._rest = b""
+        self._batch: list[bytes] = []  # reversed
         self._ended = False
 
     def read(self, size: int = PIECE, /) -> bytes:
         """The next bytes; raises what making them raised."""
-        if not self._rest and not self._ended:
-            item = self._queue.get()
-            if isinstance(item, BaseException):
+        if not self._batch and not self._ended:
+            batch = self._queue.get()
+            if isinstance(batch, BaseException):
                 self._ended = True
-                raise item
-            self._rest, self._ended = item, not item
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece
+                raise batch
+            self._batch, self._ended = batch[::-1], not batch
+        if not self._batch:
+            return b""
+        piece = self._batch.pop()
+        if len(piece) > size:
+            self._batch.append(piece[size:])
+        return piece[:size]
 
     def __enter__(self) -> "_Pipe":
         self._thread.start()
@@ -331,19 +335,21 @@ class _Pipe:
                 self._thread.join(0.01)
 
     def _run(self) -> None:
-        held, count = [], 0
+        held: list[bytes] = []
+        count = 0
         try:
             for piece in self._source:
-                held.append(piece)
-                count += len(piece)
+                if piece:
+                    held.append(piece)
+                    count += len(piece)
                 # In bulk: each hand-over wakes the other side.
                 if count >= PIECE:
-                    self._queue.put(b"".join(held))
+                    self._queue.put(held)
                     held, count = [], 0
                 if self._stopped.is_set():
                     return
-            if count:
-                self._queue.put(b"".join(held))
-            self._queue.put(b"")
+            if held:
+                self._queue.put(held)
+            self._queue.put([])
         except BaseException as exc:
             self._queue.put(exc)
