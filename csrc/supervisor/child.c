@@ -142,6 +142,8 @@ _Noreturn void sv_child_run(const sv_spec *spec, int tty, int channel)
 {
     lfs_error error = {0};
 
+    if (spec->umask != NULL)
+        umask((mode_t)strtoul(spec->umask, NULL, 8));
     if (sv_self_stdio(spec->stdio, tty, &channel, &error) < 0 || sv_self_session(tty >= 0, &error) < 0 ||
         sv_self_filter(&error) < 0)
         give_up(channel, LFS_REPORT_FAILED, &error);

@@ -55,6 +55,7 @@ typedef struct sv_spec {
     sv_rlimit *rlimits;
     size_t nrlimits;
     const char *oom_score_adj; /* NULL: as it is */
+    const char *umask;         /* octal; NULL: 022 */
     int stdio[3], tty;
     const char *tty_size; /* NULL: none */
     /* its namespaces and root */
@@ -78,7 +79,7 @@ typedef struct sv_spec {
     uint64_t log_max_size, log_max_files;
     const char *restart;
     uint64_t restart_max;
-    uint64_t stop_signal, stop_timeout;
+    uint64_t stop_signal, stop_timeout, timeout;
     sv_list health, hook;
     uint64_t health_interval, health_timeout, health_start_period, health_start_interval, health_retries;
 } sv_spec;

@@ -94,6 +94,7 @@ static int start(sv_supervisor *s, int *command, lfs_error *error)
     }
     s->started_at = sv_clock();
     s->restart_at = 0;
+    s->kill_at = spec.timeout != 0 ? s->started_at + (int64_t)spec.timeout : 0;
     s->status.status = "running";
     s->status.pid = s->process.pid;
     s->status.started = sv_now();

@@ -258,7 +258,9 @@ def test_cp(layerfs, box, tmp_path):
         assert "no such file" in layerfs.error("cp", f"{name}:/nope", tmp_path, code=1)
     assert layerfs("exec", "runs", "cat", "/tmp/new/file") == "1"
     assert layerfs("diff", "still") == layerfs("diff", "runs")
-    assert "between containers" in layerfs.error("cp", "still:/a", "runs:/b", code=2)
+    layerfs("cp", "still:/new/.", "runs:/between")
+    assert layerfs("exec", "runs", "cat", "/between/file") == "1"
+    assert "no such container" in layerfs.error("cp", "still:/new", "nope:/x", code=1)
     assert "one side" in layerfs.error("cp", "/a", "/b", code=2)
     assert "is not CONTAINER:PATH" in layerfs.error("cp", "still:", "/b", code=2)
     assert "no such container" in layerfs.error("cp", "nope:/a", "/b", code=1)

@@ -21,7 +21,11 @@ _PROCESS = (
     one("--restart", help="When to start it again", metavar="policy"),
     one("--stop-signal", help="The signal that stops it", metavar="signal"),
     one("--stop-timeout", help="Seconds between that and its end by force", metavar="seconds"),
+    one("--timeout", help="Kill it after so many seconds", metavar="seconds"),
     flag("-t", "--tty", help="Give it a terminal"),
+    one("--umask", help="The umask of its processes (0022)", metavar="mode"),
+    many("--unsetenv", help="Leave out a variable of the image", metavar="NAME"),
+    flag("--unsetenv-all", help="Leave out all variables but those that are set here"),
     one("-u", "--user", help="Run as this user, by name or number", metavar="user[:group]"),
     one("-w", "--workdir", help="Start in this directory", metavar="DIR"),
     one("--health-cmd", help="Check its health by this command", metavar="command"),
@@ -78,6 +82,7 @@ _LIMITS = (
     many("--ulimit", help="Limit a resource", metavar="NAME=SOFT[:HARD]"),
 )
 _GENERAL = (
+    many("--annotation", help="Note something for the runtime", metavar="NAME=VALUE"),
     one("--cidfile", help="Write its ID to this file", metavar="FILE"),
     one("--name", help="Its name", metavar="name"),
     one("--platform", help="Take the image for this platform", metavar="os/arch[/variant]"),
@@ -94,14 +99,14 @@ def _refused(*names: str, switch: bool = False) -> Option:
 # Known, so that their values are not taken for the image, and refused by their names.
 _REFUSED = (
     *(_refused(name) for name in (
-        "--annotation", "--blkio-weight", "--blkio-weight-device", "--cpu-rt-period", "--cpu-rt-runtime",
+        "--blkio-weight", "--blkio-weight-device", "--cpu-rt-period", "--cpu-rt-runtime",
         "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
         "--device-write-iops", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",
         "--volume-driver",
         # Of podman.
         "--gidmap", "--pod", "--pod-id-file", "--requires", "--sdnotify", "--secret", "--subgidname", "--subuidname",
-        "--systemd", "--uidmap",
+        "--systemd", "--tz", "--uidmap",
     )),
     _refused("-p", "--publish"),
     _refused("-P", "--publish-all", switch=True),

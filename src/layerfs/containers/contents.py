@@ -65,6 +65,18 @@ class ContainerContents(ContainerFacts):
         """Copy a file or directory of the host into it, by docker's rules."""
         copying.copy_in(self._parts, self.config, self._given, source, path, keep_owner=keep_owner, follow=follow)
 
+    def copy_to(
+        self, path: str, other: ContainerContents, target: str, *, keep_owner: bool = False, follow: bool = False
+    ) -> None:
+        """Copy a file or directory of it into another container, by docker's rules."""
+        copying.copy_between(
+            self._parts,
+            (self.config, self._given, path),
+            (other.config, other._given, target),
+            keep_owner=keep_owner,
+            follow=follow,
+        )
+
     def copy_out(self, path: str, target: str, *, keep_owner: bool = False, follow: bool = False) -> None:
         """Copy a file or directory of it to the host, by docker's rules."""
         copying.copy_out(self._parts, self.config, self._given, path, target, keep_owner=keep_owner, follow=follow)

@@ -3,7 +3,9 @@
 import io
 import os
 import posixpath
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
@@ -17,7 +19,7 @@ from layerfs.containers.trees import Tree, opened
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
 from layerfs.runtime import Place
 
-__all__ = ["PathStat", "copy_in", "copy_out", "get_archive", "put_archive", "stat_path"]
+__all__ = ["PathStat", "copy_between", "copy_in", "copy_out", "get_archive", "put_archive", "stat_path"]
 
 _PIECE = 1 << 20
 
@@ -178,13 +180,8 @@ def copy_out(
     """A file or directory of the container to the host."""
     what = f"copy {given}:{path} to {target}"
     with system_errors(what):
-        status = stat_path(parts, config, given, path)
         content = _wants_content(path)
-        if follow and stat.S_ISLNK(status.mode) and not status.target:
-            raise NotFoundError(f"{what}: it is a link, and what it leads to is not there")
-        if status.target and (follow or content):
-            path, status = status.target, stat_path(parts, config, given, status.target)
-        is_dir = stat.S_ISDIR(status.mode)
+        path, is_dir = _source(parts, config, given, path, follow, what)
         if os.path.islink(target) and not os.path.isdir(target):  # as docker: the link stays, and gets it
             target = os.path.realpath(target)
         kind = "dir" if os.path.isdir(target) else "file" if os.path.lexists(target) else "none"
@@ -200,6 +197,43 @@ def copy_out(
             tar_in(stream, fd, b"/", keep_owner=keep_owner, owner=owner, devices=False)
         finally:
             os.close(fd)
+
+
+def copy_between(
+    parts: Parts,
+    source: tuple[Config, str, str],
+    target: tuple[Config, str, str],
+    *,
+    keep_owner: bool = False,
+    follow: bool = False,
+) -> None:
+    """A file or directory of a container (its record, its name, the path) into another one, or the same."""
+    (config, given, path), (other, its, place) = source, target
+    what = f"copy {given}:{path} to {its}:{place}"
+    with system_errors(what):
+        content = _wants_content(path)
+        path, is_dir = _source(parts, config, given, path, follow, what)
+        kind, end = _end_inside(parts, other, place)
+        directory, shown = _target(kind, end, _base(path).strip("/") or ".", is_dir, content, what)
+        stream = io.BufferedReader(_Stream(get_archive(parts, config, given, path, name=shown)), _PIECE)
+        if config.id != other.id:
+            put_archive(parts, other, its, directory, stream, keep_owner=keep_owner)
+            return
+        # One that does not run is locked while it is read, and what is read must not grow by what is written.
+        with tempfile.TemporaryFile(dir=parts.directory(config.id)) as whole:
+            shutil.copyfileobj(stream, whole, _PIECE)
+            whole.seek(0)
+            put_archive(parts, other, its, directory, whole, keep_owner=keep_owner)
+
+
+def _source(parts: Parts, config: Config, given: str, path: str, follow: bool, what: str) -> tuple[str, bool]:
+    """The path of what is copied out, where a link is followed that of its end; and whether it is a directory."""
+    status = stat_path(parts, config, given, path)
+    if follow and stat.S_ISLNK(status.mode) and not status.target:
+        raise NotFoundError(f"{what}: it is a link, and what it leads to is not there")
+    if status.target and (follow or _wants_content(path)):
+        path, status = status.target, stat_path(parts, config, given, status.target)
+    return path, stat.S_ISDIR(status.mode)
 
 
 def _end_inside(parts: Parts, config: Config, path: str) -> tuple[str, str]:

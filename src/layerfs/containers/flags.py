@@ -41,17 +41,19 @@ _OTHERS = (
     "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
     "cpus", "security_opt", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries",
-    "no_healthcheck", "attach", *_HEALTH,
+    "no_healthcheck", "attach", "annotation", "umask", "timeout", "unsetenv", "unsetenv_all", *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
-    "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "annotation", "link_local_ip",
+    "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "link_local_ip", "tz",
     "blkio_weight_device", "use_api_socket",
     "gidmap", "pod", "pod_id_file", "requires", "rootfs", "sdnotify", "secret", "subgidname", "subuidname", "systemd",
     "uidmap",
 )  # fmt: skip
+
+_LONGEST = 10**9  # seconds
 
 FLAGS = frozenset((*_PLAIN, *_BOOLEAN, *_LISTS, *_NUMBERS, *_SIZES, *_OTHERS, *_REFUSED))
 """All flags that ``create_options`` knows, those it refuses included; with ``_`` for ``-``."""
@@ -112,7 +114,14 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
         value = _words(given["entrypoint"])
         # --entrypoint "" drops the image's.
         fields["entrypoint"] = tuple(filter(None, [value] if isinstance(value, str) else value))
-    fields["env"] = _values.parse_env(given.get("env", ()), given.get("env_file", ()))
+    unset = given.get("unsetenv", ())
+    for name in unset:
+        if not name or "=" in name:
+            raise InvalidInputError(f"option --unsetenv {name!r}: not the name of a variable")
+    fields["env"] = (*unset, *_values.parse_env(given.get("env", ()), given.get("env_file", ())))
+    fields["bare_env"] = bool(given.get("unsetenv_all"))
+    fields["annotations"] = _values.parse_pairs(given.get("annotation", ()), "option --annotation")
+    fields |= _podmans(given)
     fields["labels"] = _values.parse_labels(given.get("label", ()), given.get("label_file", ()))
     if "restart" in given:
         fields["restart"] = _values.parse_restart(given["restart"])
@@ -134,6 +143,20 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("log_driver") == "none":
         logs["driver"] = "none"
     fields["log_options"] = logs
+    return fields
+
+
+def _podmans(given: Mapping[str, Any]) -> dict[str, int]:
+    """Of podman: its umask, and how long it may run."""
+    fields = {}
+    if "umask" in given:
+        if re.fullmatch("[0-7]{1,4}", given["umask"]) is None:
+            raise InvalidInputError(f"option --umask {given['umask']!r}: not an octal number, as 0027")
+        fields["umask"] = int(given["umask"], 8) & 0o777
+    if "timeout" in given:
+        fields["timeout"] = _whole(given["timeout"], "timeout")
+        if not 0 <= fields["timeout"] <= _LONGEST:
+            raise InvalidInputError(f"option --timeout {given['timeout']}: out of range, 0 to {_LONGEST}")
     return fields
 
 

@@ -101,6 +101,8 @@ def _config(config: Config) -> dict[str, Any]:
         "Volumes": section.get("Volumes"),
         "WorkingDir": section.get("WorkingDir") or "",
         "Labels": dict(section.get("Labels") or {}),
+        "Umask": f"{options.umask:04o}",
+        "Timeout": options.timeout,
     } | ({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {})
 
 
@@ -141,6 +143,7 @@ def _host_config(config: Config) -> dict[str, Any]:
         "DnsOptions": list(options.dns_options),
         "ExtraHosts": [f"{name}:{address}" for name, address in options.add_hosts] or None,
         "GroupAdd": list(options.group_add) or None,
+        "Annotations": dict(options.annotations),
         "SecurityOpt": list(options.security_opt) or None,
         "Memory": options.memory or 0,
         "MemorySwap": options.memory_swap if options.memory_swap is not None else 2 * (options.memory or 0),

@@ -118,6 +118,7 @@ def _supervision(parts: Parts, config: Config, state: State) -> Supervision:
         stop_signal=signal_number(str(config.section.get("StopSignal") or "SIGTERM")),
         stop_timeout=max(0, timeout) * 1000 if timeout >= 0 else 2**31 - 1,
         hook=hook,
+        timeout=options.timeout * 1000,
         **_health(config.section.get("Healthcheck") or {}, config.section),
     )
 

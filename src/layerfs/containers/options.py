@@ -85,6 +85,10 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     interactive: bool = False
     attach: tuple[str, ...] = ()  # of stdin, stdout, stderr; none: as the verb has it
     init: bool = False
+    bare_env: bool = False  # nothing of the image's variables, and none of ours
+    umask: int = 0o022
+    timeout: int = 0  # seconds that it may run; 0: as long as it likes
+    annotations: dict[str, str] = {}  # for the runtime, and for who looks
     stop_signal: str | None = None
     stop_timeout: int | None = None  # seconds
     restart: Restart = Restart()

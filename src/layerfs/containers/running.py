@@ -32,6 +32,7 @@ def wants_supervisor(config: Config, streams: Collection[str]) -> bool:
     stdin = "stdin" in streams
     return (
         options.restart.policy != "no"
+        or options.timeout > 0
         or test[0] != "NONE"
         or (options.tty and options.interactive)  # the detach keys
         or (options.interactive and not stdin)  # its input stays open

@@ -26,6 +26,8 @@ _HEALTH = {
 def merged_section(image: Mapping[str, Any], options: CreateOptions) -> dict[str, Any]:
     """The image's ``config`` with the options in their places; members that nobody knows are kept."""
     section = {key: value for key, value in image.items() if value is not None}
+    if options.bare_env:
+        section.pop("Env", None)
     if options.entrypoint is not None:
         # The image's CMD is the argument of the image's ENTRYPOINT, and of no other.
         section["Entrypoint"] = list(options.entrypoint)
@@ -104,10 +106,15 @@ def working_directory(section: Mapping[str, Any]) -> str:
     return posixpath.normpath("/" + str(section.get("WorkingDir") or "").lstrip("/"))
 
 
-def process_env(section: Mapping[str, Any], user: User, hostname: str, *, tty: bool) -> tuple[str, ...]:
-    """The environment, what the image and the options say last. A home that is empty is the user's, as under runc."""
-    base = [DEFAULT_PATH, f"HOSTNAME={hostname}", f"HOME={user.home}"]
-    if tty:
+def process_env(
+    section: Mapping[str, Any], user: User, hostname: str, *, tty: bool, bare: bool = False
+) -> tuple[str, ...]:
+    """The environment, what the image and the options say last. A home that is empty is the user's, as under runc.
+
+    ``bare``: nothing that they do not say.
+    """
+    base = [] if bare else [DEFAULT_PATH, f"HOSTNAME={hostname}", f"HOME={user.home}"]
+    if tty and not bare:
         base.append("TERM=xterm")
     words = merge_env(base, section.get("Env") or [])
     home = f"HOME={user.home}"

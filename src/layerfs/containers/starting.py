@@ -33,7 +33,8 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
     return RunSpec(
         id=config.id,
         args=config.args,
-        env=process_env(config.section, user, config.hostname, tty=options.tty),
+        env=process_env(config.section, user, config.hostname, tty=options.tty, bare=options.bare_env),
+        umask=options.umask,
         cwd=working_directory(config.section),
         user=user,
         hostname=config.hostname,
@@ -45,7 +46,7 @@ def run_spec(config: Config, root: int | AccountReader, directory: Path) -> RunS
         network="none" if options.network == "none" else "host",
         new_privileges=new_privileges(options),
         limits=limits_of(options),
-        annotations=_annotations(config.section),
+        annotations={**_annotations(config.section), **options.annotations},
         init=options.init,
         privileged=options.privileged,
         share=tuple(

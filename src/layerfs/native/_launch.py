@@ -64,6 +64,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     cgroups: Sequence[int] = ()
     """Descriptors of cgroup directories."""
     stdio: tuple[int, int, int] = (0, 1, 2)
+    umask: str = ""
+    """Octal; 022 without it."""
     tty: bool = False
     tty_size: tuple[int, int] | None = None
     """(rows, columns)."""
@@ -135,6 +137,7 @@ class SupervisorSpec(LaunchSpec, frozen=True, kw_only=True):
     health_start_interval: int = 30_000
     health_retries: int = 3
     hook: Sequence[str | bytes] = ()
+    timeout: int = 0
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -98,6 +98,7 @@ class BuiltinRuntime:
                     cgroups=groups,
                     stdio=stdio,
                     tty=spec.tty,
+                    umask=f"{spec.umask:o}",
                     detach=spec.detach,
                 )
             )
@@ -149,6 +150,7 @@ def launch_fields(spec: RunSpec, stack: ExitStack, run: Path | None) -> dict[str
         "unmasked": spec.unmasked,
         "readonly": spec.readonly,
         "tty": spec.tty,
+        "umask": f"{spec.umask:o}",
         "init": spec.init,
         "die_with_parent": spec.die_with_parent,
         "no_network": spec.network == "none",

@@ -74,7 +74,7 @@ def oci_process(spec: RunSpec | ExecSpec) -> dict[str, Any]:
             "uid": spec.user.uid,
             "gid": spec.user.gid,
             "additionalGids": list(spec.user.groups),
-            "umask": 0o022,
+            "umask": spec.umask,
         },
         "args": list(spec.args),
         "env": list(spec.env),

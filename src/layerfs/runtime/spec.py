@@ -108,6 +108,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     enter: tuple[tuple[str, int], ...] = ()
     """Namespaces of others that are entered: pid, ipc, uts, net; and a process that is in it."""
     devices: tuple[DeviceSpec, ...] = ()
+    umask: int = 0o022
     shm: bool = True
     """Whether there is a /dev/shm of its own, or the host's."""
     shm_size: int = 64 << 20
@@ -161,6 +162,8 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
     health_start_interval: int = 30_000
     health_retries: int = 3
     hook: tuple[str, ...] = ()
+    timeout: int = 0
+    """How long it may run; 0: without end."""
 
 
 class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +179,7 @@ class ExecSpec(msgspec.Struct, frozen=True, kw_only=True):
     new_privileges: bool = False
     tty: bool = False
     detach: bool = False
+    umask: int = 0o022
     seccomp: bool = True
     profile: str = ""
     cgroup_parent: str | None = None

@@ -9,7 +9,7 @@ from layerfs.errors import InvalidInputError
 __all__ = ["COMMAND", "run"]
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER:PATH PATH|- or PATH|- CONTAINER:PATH",
+    "[OPTIONS] CONTAINER:PATH PATH|- or PATH|- CONTAINER:PATH or CONTAINER:PATH CONTAINER:PATH",
     [
         flag("-a", "--archive", help="Keep owners"),
         flag("-L", "--follow-link", help="Copy what a link leads to"),
@@ -22,13 +22,15 @@ COMMAND = Command(
 
 
 def run(args: Args, context: Context) -> None:
-    """Copy in one of the two directions."""
+    """Copy in one of the directions."""
     source, target = map(_split, args.rest)
-    if source[0] and target[0]:
-        raise InvalidInputError("cp: between containers nothing is copied", hint="copy to - and from - by a pipe")
     if not source[0] and not target[0]:
         raise InvalidInputError("cp: one side has to be CONTAINER:PATH")
     options = {"keep_owner": args.archive, "follow": args.follow_link}
+    if source[0] and target[0]:
+        other = context.store.containers.get(target[0])
+        context.store.containers.get(source[0]).copy_to(source[1], other, target[1], **options)
+        return
     if source[0]:
         container = context.store.containers.get(source[0])
         if target[1] == "-":
