@@ -48,6 +48,7 @@ typedef struct lfs_backend_ops {
     /* The name, and all below it, is about to go. */
     int (*remove)(lfs_backend *b, uint32_t entry, lfs_error *error);
     int (*finish)(lfs_backend *b, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error);
+    int64_t (*own)(lfs_backend *b, lfs_error *error); /* see lfs_unpack_own; NULL: there is nothing to do */
     void (*free)(lfs_backend *b);
 } lfs_backend_ops;
 

@@ -289,6 +289,11 @@ static int finish_directory(dir_backend *b, uint32_t node, lfs_error *error)
     return lfs_dir_attributes(b, n->name, n, fd, NULL, error);
 }
 
+static bool is_unowned(const lfs_node *n) /* perhaps only privilege makes it what it is */
+{
+    return !lfs_node_is_whiteout(n) && (n->uid != 0 || n->gid != 0 || n->xattrs != 0);
+}
+
 static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error)
 {
     dir_backend *b = of(base);
@@ -302,6 +307,7 @@ static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result 
         if (n->nlink == 0)
             continue;
         result->inodes++;
+        result->unowned += b->flags & LFS_UNPACK_NO_CHOWN && is_unowned(n);
         if (!S_ISDIR(n->mode))
             continue;
         r = finish_directory(b, i, error);
@@ -311,6 +317,44 @@ static int dir_finish(lfs_backend *base, const uint8_t *uuid, lfs_unpack_result 
     result->xattrs_dropped += b->dropped;
     result->skipped += b->skipped;
     return 0;
+}
+
+/* The inode at a name, at the first one that is left of it. */
+static int own_entry(dir_backend *b, uint32_t entry, lfs_error *error)
+{
+    const lfs_tree *t = b->base.tree;
+    uint32_t node = lfs_tree_entry(t, entry)->node;
+    lfs_node *n = lfs_tree_node(t, node);
+    char name[256], path[320];
+    int dir;
+
+    if (node == 0 || !is_unowned(n))
+        return 0;
+    if (S_ISDIR(n->mode))
+        return finish_directory(b, node, error);
+    if (lfs_tree_entry(t, n->name)->node != node)
+        n->name = entry;
+    if (n->name != entry)
+        return 0;
+    dir = locate(b, entry, name, error);
+    if (dir < 0)
+        return dir;
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
+    return lfs_dir_attributes(b, entry, n, -1, path, error);
+}
+
+static int64_t dir_own(lfs_backend *base, lfs_error *error)
+{
+    dir_backend *b = of(base);
+    uint64_t before = b->dropped;
+    int r = 0;
+
+    b->owns = true, b->dropped = 0;
+    for (uint32_t i = 1; i < base->tree->nentries && r == 0; i++)
+        r = own_entry(b, i, error);
+    if (r == 0)
+        r = finish_directory(b, LFS_TREE_ROOT, error);
+    return r < 0 ? r : (int64_t)(before - b->dropped);
 }
 
 static void dir_free(lfs_backend *base)
@@ -330,7 +374,7 @@ int lfs_dir_backend(int fd, uint32_t flags, lfs_tree *tree, lfs_rest *rest, lfs_
 {
     static const lfs_backend_ops ops = {
         .begin = dir_begin, .data = dir_data, .hole = dir_hole, .end = dir_end, .add = dir_add,
-        .remove = dir_remove, .finish = dir_finish, .free = dir_free,
+        .remove = dir_remove, .finish = dir_finish, .own = dir_own, .free = dir_free,
     };
     dir_backend *b = calloc(1, sizeof *b);
     int r = 0;

@@ -20,6 +20,7 @@ typedef struct dir_backend {
     lfs_buf path;
     uint64_t dropped; /* attributes this file system cannot hold */
     uint64_t skipped; /* devices nobody here may make */
+    bool owns;        /* owners are set, though LFS_UNPACK_NO_CHOWN said not to */
 } dir_backend;
 
 /* Fail with "what PATH", of a name in the tree. */

@@ -58,12 +58,15 @@ int lfs_dir_attributes(dir_backend *b, uint32_t entry, const lfs_node *n, int fd
         {.tv_nsec = UTIME_OMIT},
         {.tv_sec = (time_t)n->mtime, .tv_nsec = (long)n->mtime_nsec},
     };
+    char what[64];
     int r = 0;
 
-    if (!(b->flags & LFS_UNPACK_NO_CHOWN))
+    if (b->owns || !(b->flags & LFS_UNPACK_NO_CHOWN))
         r = fd >= 0 ? fchown(fd, n->uid, n->gid) : lchown(path, n->uid, n->gid);
-    if (r < 0)
-        return lfs_dir_fail(b, entry, errno, "set owner of", error);
+    if (r < 0) {
+        snprintf(what, sizeof what, "set owner %u:%u of", n->uid, n->gid);
+        return lfs_dir_fail(b, entry, errno, what, error);
+    }
     r = set_xattrs(b, entry, n, fd, path, error);
     if (r < 0)
         return r;

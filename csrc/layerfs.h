@@ -70,6 +70,7 @@ typedef struct lfs_unpack_result {
     uint64_t xattrs_dropped; /* attributes no layer can hold: overlayfs's own, foreign namespaces, broken ACLs */
     uint64_t meta_offset; /* erofs: where the metadata begins; all of it from here to image_size */
     uint64_t image_size;  /* erofs: length of the image, a multiple of 4096 */
+    uint64_t unowned;     /* with LFS_UNPACK_NO_CHOWN: inodes that are not all that lfs_unpack_own could make them */
 } lfs_unpack_result;
 
 typedef struct lfs_unpack lfs_unpack;
@@ -77,6 +78,13 @@ int lfs_unpack_open(int fd, const lfs_unpack_options *options, lfs_unpack **out,
 int lfs_unpack_write(lfs_unpack *u, const void *buf, size_t n, lfs_error *error);
 int64_t lfs_unpack_rest(lfs_unpack *u, void *buf, size_t cap, lfs_error *error);
 int lfs_unpack_finish(lfs_unpack *u, const uint8_t *uuid, lfs_unpack_result *result, lfs_error *error);
+/*
+ * After finish, with LFS_UNPACK_NO_CHOWN: set the owners of the archive, and the attributes that were dropped for want
+ * of privilege. For a process that may, as root of a user namespace: it may be a child that was forked after finish.
+ * Returns how many attributes of those that finish counted as dropped are there now. -EINVAL: an owner that the
+ * namespace has not.
+ */
+int64_t lfs_unpack_own(lfs_unpack *u, lfs_error *error);
 void lfs_unpack_free(lfs_unpack *u);
 
 /*

@@ -162,6 +162,13 @@ int lfs_unpack_finish(lfs_unpack *u, const uint8_t *uuid, lfs_unpack_result *res
     return 0;
 }
 
+int64_t lfs_unpack_own(lfs_unpack *u, lfs_error *error)
+{
+    if (u->backend->ops->own == NULL || !(u->options.flags & LFS_UNPACK_NO_CHOWN))
+        return lfs_fail(error, EINVAL, "unpack: its owners were set");
+    return u->backend->ops->own(u->backend, error);
+}
+
 void lfs_unpack_free(lfs_unpack *u)
 {
     if (u == NULL)

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -126,8 +126,10 @@ class Ingest:
     begin with ``blob-`` (partial downloads, which the next try continues) and ``lock-`` are kept.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remove: Callable[[Path], None] | None = None) -> None:
+        """``remove`` takes a tree away, where ``remove_tree`` cannot always."""
         self.root = root
+        self._remove = remove or remove_tree
 
     @contextmanager
     def directory(self, prefix: str) -> Iterator[Path]:
@@ -138,7 +140,7 @@ class Ingest:
         finally:
             try:
                 with suppress(FileNotFoundError):
-                    remove_tree(path)
+                    self._remove(path)
             finally:
                 os.close(fd)
 
@@ -181,7 +183,7 @@ class Ingest:
             return 0
         else:
             if entry.is_dir(follow_symlinks=False):
-                remove_tree(Path(entry.path))
+                self._remove(Path(entry.path))
             else:
                 os.unlink(entry.path)
             return 1

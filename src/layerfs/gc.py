@@ -9,15 +9,22 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from layerfs.content import ContentStore
 from layerfs.digest import Digest
-from layerfs.fsutil import Ingest, disk_usage, remove_tree
+from layerfs.fsutil import Ingest
+from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.leases import end_dead_leases
 from layerfs.metadata import Database
+
+if TYPE_CHECKING:
+    from layerfs import userns
+else:  # most sweeps find nothing
+    userns = LateModule("layerfs.userns")
 
 __all__ = ["Swept", "sweep"]
 
@@ -75,7 +82,7 @@ def sweep(
     names = []
     for path, size in (*layers.damaged(), *content.damaged()) if damaged else ():
         if not dry_run:
-            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            userns.remove_owned(path) if path.is_dir() else path.unlink(missing_ok=True)
         names.append(path.name)
         reclaimed += size
     return Swept(tuple(gone), tuple(removed), reclaimed, tuple(names))
@@ -125,7 +132,7 @@ def _sweep_orphans(layers: LayerStore, database: Database, ingest: Ingest, dry_r
             with nullcontext() if dry_run else database.transaction():
                 if database.layer(diff_id) is not None or database.is_layer_needed(diff_id):
                     continue
-                total += disk_usage(layers.path(diff_id))
+                total += userns.usage_owned(layers.path(diff_id))
                 gone.append(diff_id)
                 if trash:
                     layers.retire(diff_id, trash)

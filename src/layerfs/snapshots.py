@@ -29,7 +29,7 @@ from layerfs.errors import (
     UnsupportedError,
     system_errors,
 )
-from layerfs.fsutil import boot_id, disk_usage, write_atomic
+from layerfs.fsutil import boot_id, write_atomic
 from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.metadata import Database, SnapshotRow
@@ -37,10 +37,10 @@ from layerfs.trash import PREFIX, Trash
 
 if TYPE_CHECKING:
     from layerfs import native, userns
-    from layerfs.layers import directory
+    from layerfs.layers import directory, view
 else:  # only what mounts needs them
     native, userns = LateModule("layerfs.native"), LateModule("layerfs.userns")
-    directory = LateModule("layerfs.layers.directory")
+    directory, view = LateModule("layerfs.layers.directory"), LateModule("layerfs.layers.view")
 
 __all__ = ["MAX_LAYERS", "SnapshotStore", "Stack"]
 
@@ -60,16 +60,6 @@ class Stack(msgspec.Struct, frozen=True):
     work: Path
 
 
-class _Root(msgspec.Struct, frozen=True):
-    """How the root directory of a layer looks."""
-
-    uid: int
-    gid: int
-    mode: int
-    mtime_ns: int
-    xattrs: dict[bytes, bytes]
-
-
 class SnapshotStore:
     """The snapshots below ``root``. Any number of threads and processes may use it."""
 
@@ -79,7 +69,7 @@ class SnapshotStore:
         self._database = database
         self._left = False
         self._trash = Trash(root)
-        self._roots: dict[Digest, _Root] = {}
+        self._roots: dict[Digest, view.RootDirectory] = {}
 
     # ---- what there is ----
 
@@ -112,18 +102,9 @@ class SnapshotStore:
         """The root of the merged tree is the upper directory itself, so it must look like the root of the layers."""
         root = self._roots.get(top)  # a layer never changes
         if root is None:
-            with self._layers.view([top]) as view:
-                entry = view.stat(b"/")
-                root = _Root(entry.uid, entry.gid, entry.mode & 0o7777, entry.mtime_ns, entry.xattrs)
-            self._roots[top] = root
-        if self._layers.chown:
-            os.chown(upper, root.uid, root.gid)
-        for name, value in root.xattrs.items():
-            # Without privilege some cannot be set; the layers then do not have them either.
-            with ExitStack() if self._layers.chown else suppress(PermissionError):
-                os.setxattr(upper, name, value)
-        os.chmod(upper, root.mode)
-        os.utime(upper, ns=(root.mtime_ns, root.mtime_ns))
+            with self._layers.view([top]) as tree:
+                root = self._roots[top] = view.RootDirectory.of(tree.stat(b"/"))
+        root.give(upper, privileged=self._layers.chown)
 
     def row(self, key: str) -> SnapshotRow:
         """What the database knows of a snapshot; NotFoundError."""
@@ -144,7 +125,7 @@ class SnapshotStore:
         """Bytes that the changes take on disk."""
         self.row(key)
         with system_errors(f"measure snapshot {key}"):
-            return disk_usage(self.upper(key))
+            return userns.usage_owned(self.upper(key))
 
     def remove(self, key: str) -> None:
         """Remove a snapshot and all that was changed in it; InUseError while it is mounted.
@@ -243,12 +224,14 @@ class SnapshotStore:
     def claim(self, key: str, *, volatile: bool = False) -> "Stack":
         """The directories of a snapshot for somebody who mounts it himself, in a namespace where he may.
 
-        It counts as mounted until ``release``. UnsupportedError for layers that are not directories.
+        It counts as mounted until ``release``. UnsupportedError for layers that are not directories, and those whose
+        files have owners that this user has not any more.
         """
         if self._layers.format != "dir":
             raise UnsupportedError(f"mount snapshot {key}: its layers cannot be mounted without privilege")
         row = self._claim(key)
         try:
+            self._layers.check_owners(row.diff_ids)
             self._reset_work(key)
             if volatile:
                 write_atomic(self.root / key / "volatile", boot_id().encode(), durable=False)

@@ -16,20 +16,22 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from layerfs import native
 from layerfs.errors import LayerfsError, NativeError, native_error, system_errors
-from layerfs.fsutil import remove_tree
+from layerfs.fsutil import disk_usage, remove_tree
+from layerfs.native import enter_namespaces
 
-__all__ = ["IdRange", "Maps", "Stream", "in_userns", "own_maps", "remove_owned"]
+__all__ = ["IdRange", "Maps", "Stream", "in_userns", "is_within", "own_maps", "owned", "remove_owned", "usage_owned"]
 
 _NEW_MOUNT, _NEW_USER = 0x0002_0000, 0x1000_0000
 _HEAD = struct.Struct("=cI")
+_NOBODY = 65534
 _READY, _DATA, _RESULT, _ERROR = b"S", b"D", b"R", b"E"
 
 IdRange = tuple[int, int, int]
 """(inside, outside, count)."""
 
 T = TypeVar("T")
+_Explain = Callable[[BaseException], list[str]]
 
 
 class Maps(msgspec.Struct, frozen=True):
@@ -43,9 +45,32 @@ class Maps(msgspec.Struct, frozen=True):
         """Whether there is root and nobody else."""
         return sum(count for _, _, count in self.uids) == 1
 
+    def has(self, other: "Maps") -> bool:
+        """Whether what ``other`` maps is mapped to the same here."""
+        return self.uids[: len(other.uids)] == other.uids and self.gids[: len(other.gids)] == other.gids
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What an owner outside is called inside; the kernel's "nobody" for one that there is not."""
+        return _inside(self.uids, uid), _inside(self.gids, gid)
+
+
+def _inside(ranges: tuple[IdRange, ...], number: int) -> int:
+    return next((a + number - b for a, b, count in ranges if b <= number < b + count), _NOBODY)
+
+
+_within: Maps | None = None
+"""The numbers there are, where this process is a child that works as root of a user namespace."""
+
+
+def is_within() -> bool:
+    """Whether this process is such a child."""
+    return _within is not None
+
 
 def own_maps() -> Maps:
     """Those of this user: his own number as root, and his ranges in /etc/subuid and /etc/subgid where he has such."""
+    if _within is not None:
+        return _within
     import shutil  # a command of root's needs it not
 
     uid, gid = os.geteuid(), os.getegid()
@@ -96,14 +121,16 @@ class Stream:
         maps: Maps | None = None,
         process: int | None = None,
         feed: Iterable[bytes] | None = None,
+        bound: bool = False,
     ) -> None:
         """``work`` makes the generator, in namespaces of ``maps`` (None: this user's own), or in the user namespace of
         the process that the pidfd ``process`` names. It is given a file with the bytes of ``feed``, where there are
-        any."""
+        any. ``bound``: it ends at once with ``close``, and with this process, however that ends."""
         # A command of root's needs them not. Before the fork: the root of a namespace may not read our modules.
         import pickle
         import traceback
 
+        maps = maps or own_maps()
         self._loads = pickle.loads
         self.result: Any = None
         self._feeder: threading.Thread | None = None
@@ -116,19 +143,22 @@ class Stream:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._pid = os.fork()
         if self._pid == 0:
-            child = _Child(theirs, go, pickle.dumps, traceback.format_exception)
-            child.run(work, (self._output, ours, self._input[1]), self._input[0], process)
+            child = _Child(theirs, go, bound, pickle.dumps, traceback.format_exception)
+            child.run(work, (self._output, ours, self._input[1]), self._input[0], process, maps)
         os.close(theirs)
         os.close(go)
         self._close(0)
         try:
-            self._begin(maps or own_maps(), ours, joined=process is not None)
+            self._begin(maps, ours, joined=process is not None)
         except BaseException:
             os.close(ours)
             self._close(1)
             self.close()
             raise
-        os.close(ours)
+        if bound:
+            self._bond = ours
+        else:
+            os.close(ours)
         if feed is not None:
             self._feeder = threading.Thread(target=self._feed, args=(feed,), name="layerfs-feed", daemon=True)
             self._feeder.start()
@@ -159,6 +189,7 @@ class Stream:
             self._feed_error = exc
 
     _feed_error: BaseException | None = None
+    _bond = -1
 
     def _frame(self) -> tuple[bytes, bytes]:
         kind, size = _HEAD.unpack(self._read(_HEAD.size))
@@ -212,6 +243,8 @@ class Stream:
             return
         os.close(self._output)
         self._output = -1
+        if self._bond >= 0:
+            os.close(self._bond)
         if self._feeder is not None:
             self._feeder.join()
         # It ends at its next write, and before it holds nothing that others wait for.
@@ -225,13 +258,18 @@ def in_userns(
     process: int | None = None,
     feed: Iterable[bytes] | None = None,
 ) -> T:
-    """What ``work`` returns in a user namespace, see ``Stream``; it must be something to pickle."""
+    """What ``work`` returns in a user namespace, see ``Stream``; it must be something to pickle.
+
+    Where this process is in such a namespace of this user's, it is done here.
+    """
+    if _within is not None and maps is None and process is None and feed is None:
+        return work()
 
     def run(*given: Any) -> Generator[bytes, None, T]:
         yield b""
         return work(*given)
 
-    with Stream(run, maps=maps, process=process, feed=feed) as stream:
+    with Stream(run, maps=maps, process=process, feed=feed, bound=True) as stream:
         while stream.read():
             pass
         result: T = stream.result
@@ -239,16 +277,19 @@ def in_userns(
 
 
 class _Child:
-    def __init__(
-        self, output: int, go: int, dumps: Callable[[Any], bytes], explain: Callable[[BaseException], list[str]]
-    ) -> None:
+    def __init__(self, output: int, go: int, bound: bool, dumps: Callable[[Any], bytes], explain: _Explain) -> None:
         self._output = output
         self._go = go
+        self._bound = bound
         self._dumps = dumps
         self._explain = explain
 
-    def run(self, work: Callable[..., Any], theirs: tuple[int, ...], feed: int, process: int | None) -> NoReturn:
+    def run(
+        self, work: Callable[..., Any], theirs: tuple[int, ...], feed: int, process: int | None, maps: Maps
+    ) -> NoReturn:
         """Do the work and end, whatever comes."""
+        global _within
+        _within = maps if process is None else None
         code = 1
         try:
             for fd in theirs:
@@ -267,18 +308,24 @@ class _Child:
 
     def _work(self, work: Callable[..., Any], feed: int, process: int | None) -> None:
         if process is None:
-            native.enter_namespaces(_NEW_USER | _NEW_MOUNT)
+            enter_namespaces(_NEW_USER | _NEW_MOUNT)
         else:
-            native.enter_namespaces(_NEW_USER, process)
+            enter_namespaces(_NEW_USER, process)
         self._send(_READY)
         if not os.read(self._go, 1):  # our parent gave up
             return
+        if self._bound:
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
         if feed < 0:
             result = self._produce(work())
         else:
             with open(feed, "rb", buffering=1 << 20) as file:
                 result = self._produce(work(file))
         self._send(_RESULT, self._dumps(result))
+
+    def _end_with_parent(self) -> None:
+        os.read(self._go, 1)
+        os._exit(1)
 
     def _produce(self, pieces: Iterator[bytes]) -> Any:
         while True:
@@ -333,9 +380,19 @@ def _write_map(pid: int, ranges: tuple[IdRange, ...], *, groups: bool) -> None:
 
 def remove_owned(path: Path) -> None:
     """``remove_tree``, also of a tree in which a container of this user made files under his other numbers."""
+    owned(lambda: remove_tree(path))
+
+
+def usage_owned(path: Path) -> int:
+    """``disk_usage`` of such a tree."""
+    return owned(lambda: disk_usage(path))
+
+
+def owned(work: Callable[[], T]) -> T:
+    """What ``work`` returns, done in a user namespace where this user alone may not do it."""
     try:
-        remove_tree(path)
+        return work()
     except PermissionError:
         if os.geteuid() == 0:
             raise
-        in_userns(lambda: remove_tree(path))
+        return in_userns(work)

@@ -14,7 +14,7 @@ import msgspec
 
 from layerfs.build.export import write_tar, write_tree
 from layerfs.errors import ExistsError, InUseError, NotFoundError, system_errors
-from layerfs.fsutil import Lock, disk_usage, remove_tree
+from layerfs.fsutil import Lock, remove_tree
 from layerfs.metadata import Database
 
 __all__ = ["KIND", "CacheMount", "CacheMounts"]
@@ -91,7 +91,9 @@ class CacheMounts:
         """All of them, the least recently used first."""
         found = []
         for key, record, used in self._database.records(KIND):
-            size = _size(self.root / key)
+            from layerfs.userns import usage_owned  # a build needs it not
+
+            size = usage_owned(self.root / key)
             found.append(CacheMount(key, record["id"], record["sharing"], size, used, self._is_used(key)))
         return found
 
@@ -146,15 +148,3 @@ class CacheMounts:
                 from layerfs.userns import remove_owned  # a build needs it not
 
                 remove_owned(self.root / key)
-
-
-def _size(path: Path) -> int:
-    """Its size, also where an ordinary user's builds made files under his other numbers."""
-    try:
-        return disk_usage(path)
-    except PermissionError:
-        if os.geteuid() == 0:
-            raise
-        from layerfs.userns import in_userns  # a build needs it not
-
-        return in_userns(lambda: disk_usage(path))

@@ -54,6 +54,7 @@ def build_unprivileged(
         try:
             return done()
         finally:  # the child ends at once, and not as a process that waits for its threads
+            parts.snapshots.close()
             for thread in threading.enumerate():
                 if not thread.daemon and thread is not threading.current_thread():
                     thread.join()

@@ -222,13 +222,19 @@ def _seed(parts: Parts, volume: "Volume", target: str, image: Image) -> None:
             if not entry.is_dir:
                 return
         if is_rootless():
-            parts.volumes.seed_from_view(volume, parts.layers, image.diff_ids, entry.path)
-            return
-        root = parts.snapshots.view(image.diff_ids)
-        try:
-            parts.volumes.seed(volume, root, os.fsdecode(entry.path))
-        finally:
-            os.close(root)
+            from layerfs.userns import in_userns  # root needs none
+
+            in_userns(lambda: _fill(parts, volume, image, entry.path))
+        else:
+            _fill(parts, volume, image, entry.path)
+
+
+def _fill(parts: Parts, volume: "Volume", image: Image, path: bytes) -> None:
+    root = parts.snapshots.view(image.diff_ids)
+    try:
+        parts.volumes.seed(volume, root, os.fsdecode(path))
+    finally:
+        os.close(root)
 
 
 def _bind_source(option: MountOption) -> str:

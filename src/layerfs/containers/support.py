@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,13 @@ from layerfs.metadata import Database
 if TYPE_CHECKING:
     from layerfs.layers import Entry, LayerStore, View
     from layerfs.leases import Lease
+    from layerfs.native import DiffStats
 
 __all__ = ["SupportLayers"]
 
 _KIND = "support"
 _LINKS = 40
+_PIECE = 1 << 20
 _STANDARD = ((b"/proc", True), (b"/sys", True), (b"/dev", True))
 
 
@@ -85,14 +87,34 @@ class SupportLayers:
                         os.chmod(tree / os.fsdecode(b"/".join(names)), modes[path])
             if not made:
                 return None
-            for place, entry in sorted(made.items(), reverse=True):  # what is inside comes before its directory
-                if entry is not None:
-                    _copy_attributes(entry, tree / os.fsdecode(place[1:]))
-                else:
-                    os.utime(tree / os.fsdecode(place[1:]), (0, 0))
-            from layerfs.commit import freeze_upper  # as above
+            # What is inside comes before its directory. Attributes are read before another process needs them.
+            looks = [
+                (tree / os.fsdecode(place[1:]), entry, entry.xattrs if entry is not None else {})
+                for place, entry in sorted(made.items(), reverse=True)
+            ]
+            return self._frozen(tree, looks, lease)
 
+    def _frozen(self, tree: Path, looks: list[tuple[Path, Entry | None, dict[bytes, bytes]]], lease: Lease) -> Digest:
+        """The layer of a tree that is yet to be made to look so."""
+        from layerfs.commit import freeze_pieces, freeze_upper  # as above
+
+        if os.geteuid() == 0:
+            _dress(looks)
             return freeze_upper(self._layers, self._database, lease, tree).layer.diff_id
+        from layerfs.native import Differ
+        from layerfs.userns import Stream  # root needs none
+
+        def work() -> Generator[bytes, None, DiffStats]:
+            _dress(looks)
+            fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with Differ(fd, userxattr=True) as differ:
+                while piece := differ.read(_PIECE):
+                    yield piece
+                return differ.stats
+
+        with Stream(work) as stream:
+            frozen = freeze_pieces(self._layers, self._database, lease, lambda _: stream.read(), lambda: stream.result)
+            return frozen.layer.diff_id
 
 
 def _locate(view: View, path: bytes) -> tuple[list[bytes], int]:
@@ -147,13 +169,15 @@ def _add(
         made[place] = view.stat(place) if count <= len(names) - missing else None
 
 
-def _copy_attributes(entry: Entry, target: Path) -> None:
-    privileged = os.geteuid() == 0
-    with system_errors(f"copy the attributes of {os.fsdecode(entry.path)}"):
-        for name, value in entry.xattrs.items():
-            if privileged or name.startswith(b"user."):
+def _dress(looks: list[tuple[Path, Entry | None, dict[bytes, bytes]]]) -> None:
+    """Give files the attributes of entries; for root, perhaps of a user namespace."""
+    for target, entry, xattrs in looks:
+        if entry is None:
+            os.utime(target, (0, 0))
+            continue
+        with system_errors(f"copy the attributes of {os.fsdecode(entry.path)}"):
+            for name, value in xattrs.items():
                 os.setxattr(target, name, value)
-        if privileged:
             os.chown(target, entry.uid, entry.gid)
-        os.chmod(target, entry.mode & 0o7777)
-        os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.chmod(target, entry.mode & 0o7777)
+            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))

@@ -4,21 +4,19 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from layerfs.digest import Digest
 from layerfs.errors import InUseError, InvalidInputError, NativeError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest, Lock, disk_usage
-from layerfs.layers import LayerStore
+from layerfs.fsutil import Ingest, Lock
 from layerfs.metadata import Database
 from layerfs.native import Differ, Unpacker
 from layerfs.runtime import open_beneath
-from layerfs.userns import remove_owned
+from layerfs.userns import owned, remove_owned, usage_owned
 
 __all__ = ["Volume", "VolumeStore"]
 
@@ -38,6 +36,9 @@ class Volume(msgspec.Struct, frozen=True):
 
     def is_empty(self) -> bool:
         """Whether nothing is in it; OSError."""
+        return owned(self._is_empty)
+
+    def _is_empty(self) -> bool:
         with os.scandir(self.mountpoint) as entries:
             return next(entries, None) is None
 
@@ -106,7 +107,7 @@ class VolumeStore:
     def usage(self, name: str) -> int:
         """Bytes that a volume takes on disk."""
         with system_errors(f"measure volume {name}"):
-            return disk_usage(self.get(name).mountpoint)
+            return usage_owned(self.get(name).mountpoint)
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume and its data; InUseError while a container has it. ``force``: it need not be there.
@@ -151,7 +152,7 @@ class VolumeStore:
     def seed(self, volume: Volume, root: int, target: str) -> bool:
         """Fill a volume that is empty with what the tree ``root`` has at ``target``; whether anything was there.
 
-        Mode, owner and attributes of the directory itself come with it.
+        Mode, owner and attributes of the directory itself come with it. For root, perhaps of a user namespace.
         """
         with Lock(self.root / volume.name / "lock"), system_errors(f"fill volume {volume.name}"):
             if not volume.is_empty():
@@ -175,30 +176,11 @@ class VolumeStore:
                 os.close(found)
         return True
 
-    def seed_from_view(self, volume: Volume, layers: LayerStore, stack: Sequence[Digest], path: bytes) -> None:
-        """The same without a mount and without privilege: files, directories and links, all owned by this user."""
-        with Lock(self.root / volume.name / "lock"), system_errors(f"fill volume {volume.name}"):
-            if not volume.is_empty():
-                return
-            with layers.view(stack) as view:
-                for entry in view.walk(path):
-                    target = volume.mountpoint / os.fsdecode(entry.path[len(path) :].lstrip(b"/"))
-                    if entry.type == "symlink":
-                        target.symlink_to(os.fsdecode(entry.target))
-                    elif entry.type == "file":
-                        with open(target, "xb") as file:
-                            file.writelines(view.read(entry))
-                        target.chmod(entry.mode & 0o7777)
-                    elif entry.is_dir:
-                        target.mkdir(mode=0o700, exist_ok=True)
-                        target.chmod(entry.mode & 0o7777 | 0o700)
-
     def _copy(self, source: int, volume: Volume) -> None:
         with self._ingest.directory("volume") as work:
             fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                chown = os.geteuid() == 0
-                with Differ(source, tree=True) as differ, Unpacker(fd, directory=True, chown=chown) as unpacker:
+                with Differ(source, tree=True) as differ, Unpacker(fd, directory=True) as unpacker:
                     while piece := differ.read(_PIECE):
                         unpacker.write(piece)
                         unpacker.rest()
@@ -216,7 +198,6 @@ def _copy_directory(source: int, target: Path) -> None:
         if not name.startswith(("trusted.overlay.", "user.overlay.", "security.")):
             with suppress(PermissionError):
                 os.setxattr(target, name, os.getxattr(source, name))
-    if os.geteuid() == 0:
-        os.chown(target, status.st_uid, status.st_gid)
+    os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, status.st_mode & 0o7777)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -52,7 +52,8 @@ def check_tree(layer: OpenLayer, reader: TarReader, tree: LayerTree, work: Path)
             dropped = unpacker.finish(bytes(16)).xattrs_dropped
         wanted = ErofsTree(Reader(file.fileno()))
         try:
-            _compare(wanted, tree, _Essence(header.chown, dropped == header.xattrs_dropped))
+            essence = _Essence(header.chown or header.maps is not None, header.chown, dropped == header.xattrs_dropped)
+            _compare(wanted, tree, essence)
         finally:
             wanted.close()
 
@@ -76,12 +77,13 @@ class _Essence(msgspec.Struct, frozen=True):
     """What of a file must be equal in both formats."""
 
     owners: bool
+    devices: bool
     xattrs: bool
 
     def of(self, tree: LayerTree, node: Node) -> tuple[object, ...]:
         st = tree.stat(node)
         kind, rdev = stat.S_IFMT(st.mode), st.rdev
-        if not self.owners and kind in (stat.S_IFCHR, stat.S_IFBLK):
+        if not self.devices and kind in (stat.S_IFCHR, stat.S_IFBLK):
             kind, rdev = stat.S_IFREG, (0, 0)  # what a user may not make was made a file
         return (
             kind,

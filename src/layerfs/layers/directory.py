@@ -12,12 +12,17 @@ import msgspec
 from layerfs.digest import Digest
 from layerfs.errors import IntegrityError, system_errors
 from layerfs.fsutil import disk_usage, sync_dir
+from layerfs.late import LateModule
 from layerfs.layers.formats import REST, OpenLayer, check_identity, opening, write_all
 from layerfs.layers.header import HEADER_SIZE, Header
 from layerfs.layers.tree import DirTree, LayerTree
 
 if TYPE_CHECKING:
+    from layerfs import userns
+    from layerfs.layers import owntree
     from layerfs.native import Unpacker
+else:  # root's layers need none
+    userns, owntree = LateModule("layerfs.userns"), LateModule("layerfs.layers.owntree")
 
 __all__ = ["TREE", "DirFormat"]
 
@@ -25,6 +30,7 @@ TREE = "fs"
 """The name of the tree in a layer directory."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,8 +46,11 @@ class DirFormat:
         self._sync = sync
 
     def start(self, work: Path) -> int:
-        """An empty directory."""
+        """An empty directory; without privilege its group and that of all in it is this user's own, wherever it is."""
         os.mkdir(work / "layer", 0o700)
+        if not self.chown:
+            os.chown(work / "layer", -1, os.getegid())
+            os.chmod(work / "layer", 0o700)
         return os.open(work / "layer", _DIRECTORY)
 
     def unpacker(self, fd: int, *, max_bytes: int, max_entries: int, max_metadata: int) -> "Unpacker":
@@ -65,7 +74,8 @@ class DirFormat:
         os.chmod(layer / REST, 0o444)
         if self._sync:
             _syncfs(fd)
-        header = msgspec.structs.replace(header, disk=disk_usage(layer))
+        usage = disk_usage if self.chown else userns.usage_owned
+        header = msgspec.structs.replace(header, disk=usage(layer))
         out = os.open("header", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd)
         try:
             write_all(out, header.encode(), 0)
@@ -111,7 +121,13 @@ class DirFormat:
     def tree(self, layer: OpenLayer) -> LayerTree:
         """Reads ``fs/``."""
         with system_errors("open the tree of a layer"):
-            return DirTree(os.open(TREE, _DIRECTORY, dir_fd=layer.fd))
+            fd = os.open(TREE, _PLACE, dir_fd=layer.fd)
+            if layer.header.chown or userns.is_within():
+                return DirTree(fd)
+            # Where owners were not set, all are those of the layer itself.
+            status = os.fstat(layer.fd)
+            alone = userns.Maps(((0, status.st_uid, 1),), ((0, status.st_gid, 1),))
+            return owntree.OwnTree(fd, layer.header.maps or alone)
 
 
 def _read_header(fd: int, what: str) -> bytes:
@@ -127,7 +143,7 @@ def _read_header(fd: int, what: str) -> bytes:
 
 def _open_parts(fd: int, header: Header, what: str) -> int:
     try:
-        os.close(os.open(TREE, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))
+        os.close(os.open(TREE, _PLACE, dir_fd=fd))
         rest = os.open(REST, _FILE, dir_fd=fd)
     except (FileNotFoundError, NotADirectoryError):
         raise IntegrityError(f"{what}: a part of it is missing") from None

@@ -16,19 +16,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from layerfs.digest import Digest
-from layerfs.errors import IntegrityError, InvalidInputError, NativeError, NotFoundError, system_errors
-from layerfs.fsutil import Ingest, digests_below, disk_usage
+from layerfs.errors import (
+    IntegrityError,
+    InvalidInputError,
+    NativeError,
+    NotFoundError,
+    UnsupportedError,
+    system_errors,
+)
+from layerfs.fsutil import Ingest, digests_below
 from layerfs.late import LateModule
 
 if TYPE_CHECKING:
-    from layerfs import native
+    from layerfs import native, userns
     from layerfs.layers import check, directory, erofs, mounting, tarout, tree, view, writer
     from layerfs.layers.formats import Format, OpenLayer
     from layerfs.layers.tarout import TarReader
     from layerfs.layers.view import View
     from layerfs.layers.writer import LayerWriter
 else:  # what one verb needs, and the next does not
-    native = LateModule("layerfs.native")
+    native, userns = LateModule("layerfs.native"), LateModule("layerfs.userns")
     check, directory, erofs, mounting, tarout, tree, view, writer = (
         LateModule(f"layerfs.layers.{name}")
         for name in ("check", "directory", "erofs", "mounting", "tarout", "tree", "view", "writer")
@@ -78,7 +85,7 @@ class LayerStore:
             raise InvalidInputError(f"layer format {format!r}: not known", hint="there are erofs and dir")
         self.root = root
         self.run = run
-        self.ingest = Ingest(ingest)
+        self.ingest = Ingest(ingest, None if chown else lambda path: userns.remove_owned(path))
         self.format = format
         self.userxattr = userxattr
         self.chown = chown
@@ -174,7 +181,7 @@ class LayerStore:
     def damaged(self) -> Sequence[tuple[Path, int]]:
         """What was put away: (path, bytes on disk)."""
         try:
-            return [(path, disk_usage(path)) for path in sorted((self.root / BAD).iterdir())]
+            return [(path, userns.usage_owned(path)) for path in sorted((self.root / BAD).iterdir())]
         except FileNotFoundError:
             return []
 
@@ -204,6 +211,8 @@ class LayerStore:
             ) from exc
 
     def _check_content(self, diff_id: Digest) -> None:
+        if not self.chown:
+            self.check_owners([diff_id])
         with self.open_tar(diff_id) as reader:
             check.check_content(diff_id, reader)
         if self.format == "dir":
@@ -258,6 +267,18 @@ class LayerStore:
                 return fd
             with self.open(diff_id) as layer:
                 return self._mounts.attach(diff_id.hex, layer)
+
+    def check_owners(self, diff_ids: Iterable[Digest]) -> None:
+        """UnsupportedError unless the owners of the layers' files are among the numbers that this user has now."""
+        own = userns.own_maps()
+        for diff_id in diff_ids:
+            with self.open(diff_id) as layer:
+                maps = layer.header.maps
+            if maps is not None and not own.has(maps):
+                raise UnsupportedError(
+                    f"layer {diff_id}: its files belong to ranges that this user had once",
+                    hint="put them back into /etc/subuid and /etc/subgid, the first ones first",
+                )
 
     def release(self, diff_ids: Iterable[Digest]) -> Sequence[Digest]:
         """Unmount layers that nobody needs any more; those that are busy stay, and are returned."""

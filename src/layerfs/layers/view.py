@@ -5,19 +5,27 @@ first opaque one's lowers, above a whiteout, and above anything that is no direc
 inside the view, whose root ``..`` never leaves.
 """
 
+import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from itertools import islice
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from layerfs.errors import InvalidInputError, NotFoundError, system_errors
+from layerfs.late import LateModule
 from layerfs.layers.formats import PIECE
 from layerfs.layers.tree import DT_CHR, DT_DIR, Attributes, LayerTree, Node
 
-__all__ = ["Entry", "FileEntry", "View"]
+if TYPE_CHECKING:
+    from layerfs import userns
+else:  # root needs none
+    userns = LateModule("layerfs.userns")
+
+__all__ = ["Entry", "FileEntry", "RootDirectory", "View"]
 
 _MAX_LINKS = 40  # as the kernel
 _MARKS = (b"trusted.overlay.", b"user.overlay.")
@@ -266,6 +274,41 @@ class View:
         if dtype == DT_DIR and len(found) > 1:
             parts = self._visible([below for below, kind in found if kind == DT_DIR])
         return self._make(name, _join(directory, name), st, parts)
+
+
+class RootDirectory(msgspec.Struct, frozen=True):
+    """How the root directory of a layer looks. The upper directory of a snapshot is the root of what is merged, and has
+    to look the same."""
+
+    uid: int
+    gid: int
+    mode: int
+    mtime_ns: int
+    xattrs: dict[bytes, bytes]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "RootDirectory":
+        """As an entry of a view has them."""
+        return cls(entry.uid, entry.gid, entry.mode & 0o7777, entry.mtime_ns, entry.xattrs)
+
+    def give(self, path: Path, *, privileged: bool) -> None:
+        """Make a directory look so; without privilege as far as this user's numbers go."""
+        if privileged:
+            self._give(path)
+        elif (self.uid or self.gid) and not userns.own_maps().alone:
+            userns.in_userns(lambda: self._give(path))
+        else:
+            self._give(path, privileged=False)
+
+    def _give(self, path: Path, *, privileged: bool = True) -> None:
+        if privileged:
+            os.chown(path, self.uid, self.gid)
+        for name, value in self.xattrs.items():
+            # Without privilege some cannot be set; the layers then do not have them either.
+            with ExitStack() if privileged else suppress(PermissionError):
+                os.setxattr(path, name, value)
+        os.chmod(path, self.mode)
+        os.utime(path, ns=(self.mtime_ns, self.mtime_ns))
 
 
 def _reading(path: bytes) -> AbstractContextManager[None]:

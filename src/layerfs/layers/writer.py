@@ -5,6 +5,7 @@ and is compressed into a file beside. At the end rest, layer and header are join
 their name. Until then all of it lies in a working directory of the ingest area, which vanishes with the writer.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -15,15 +16,19 @@ import lz4.frame
 import xxhash
 
 from layerfs.digest import Digest, hasher
-from layerfs.errors import IntegrityError, system_errors
+from layerfs.errors import IntegrityError, NativeError, UnsupportedError, system_errors
 from layerfs.fsutil import Lock, sync_dir
+from layerfs.late import LateModule
 from layerfs.layers.formats import REST, Format, write_all
 from layerfs.layers.header import Header
-from layerfs.native import Buffer, Unpacker
+from layerfs.native import Buffer, Unpacker, UnpackResult
 from layerfs.syncing import SyncAhead
 
 if TYPE_CHECKING:
+    from layerfs import userns
     from layerfs.layers.store import Layer, LayerStore
+else:  # root needs none
+    userns = LateModule("layerfs.userns")
 
 __all__ = ["LayerWriter"]
 
@@ -174,6 +179,7 @@ class LayerWriter:
     def _seal(self, unpacker: Unpacker, diff_id: Digest) -> None:
         result = unpacker.finish(self._hash.digest()[:16])
         self._keep_rest(unpacker)
+        maps, owned = (None, 0) if self._format.chown else self._own(unpacker, result)
         with system_errors(self._what):
             rest_hash = self._rest.finish()
             header = Header(
@@ -192,14 +198,33 @@ class LayerWriter:
                 opaques=result.opaques,
                 data_bytes=result.data_bytes,
                 skipped=result.skipped,
-                xattrs_dropped=result.xattrs_dropped,
+                xattrs_dropped=result.xattrs_dropped - owned,
                 disk=0,
                 meta_hash=self._format.metadata_hash(self._fd, result.meta_offset, result.image_size),
                 rest_hash=rest_hash,
+                maps=maps,
             )
             if self._ahead is not None:
                 self._ahead.end()
             self._format.seal(self._work, self._fd, header)
+
+    def _own(self, unpacker: Unpacker, result: UnpackResult) -> "tuple[userns.Maps | None, int]":
+        """Without privilege: the owners of the tar, as far as this user has numbers for them. The maps in which they
+        are now those of the tar, and how many attributes that were dropped are set."""
+        maps = userns.own_maps()
+        if not result.unowned:  # all is root's, whatever else there is
+            return userns.Maps(maps.uids[:1], maps.gids[:1]), 0
+        if maps.alone:
+            return None, 0
+        try:
+            return maps, userns.in_userns(unpacker.own)
+        except NativeError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            raise UnsupportedError(
+                f"{self._what}: {exc}: this user has no such numbers",
+                hint="give this user larger ranges in /etc/subuid and /etc/subgid",
+            ) from exc
 
     def _publish(self, diff_id: Digest) -> None:
         target = self._store.path(diff_id)

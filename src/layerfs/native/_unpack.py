@@ -23,6 +23,7 @@ class UnpackResult(msgspec.Struct, frozen=True):
     xattrs_dropped: int
     meta_offset: int
     image_size: int
+    unowned: int
 
 
 class Unpacker(Handle):
@@ -79,6 +80,11 @@ class Unpacker(Handle):
         out = ffi.new("lfs_unpack_result *")
         check(lib.lfs_unpack_finish(self._open, uuid, out, self._error), self._error)
         return UnpackResult(**{name: getattr(out, name) for name in UnpackResult.__struct_fields__})
+
+    def own(self) -> int:
+        """After ``finish``, without ``chown``: set the owners of the archive, and the attributes that were dropped for
+        want of privilege; how many there are now of those. Perhaps by a child that was forked since."""
+        return check(lib.lfs_unpack_own(self._open, self._error), self._error)
 
 
 class Repacker(Handle):

@@ -13,6 +13,7 @@ from layerfs.gc import Swept, sweep
 from layerfs.images import ImageSummary, Removal
 from layerfs.store._migrating import remove_other_layers
 from layerfs.store._parts import Parts
+from layerfs.userns import usage_owned
 
 __all__ = ["ImageUsage", "Pruned", "Usage", "prune_images", "remove_image", "sweep_store", "usage"]
 
@@ -70,7 +71,7 @@ def usage(parts: Parts) -> Usage:
         layers=sum(layer_disk.values()),
         blobs=disk_usage(parts.content.root),
         snapshots={row.key: parts.snapshots.usage(row.key) for row in parts.database.snapshots()},
-        ingest=disk_usage(parts.places.ingest),
+        ingest=usage_owned(parts.places.ingest),
         database=sum(path.stat().st_blocks * 512 for path in parts.places.root.glob("layerfs.db*") if path.is_file()),
         reclaimable=dry.reclaimed,
     )

@@ -8,15 +8,22 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerfs.blobs import NO_PROGRESS, PIECE, Progress
 from layerfs.errors import InUseError, InvalidInputError, system_errors
-from layerfs.fsutil import Lock, disk_usage, remove_tree, sync_dir
+from layerfs.fsutil import Lock, sync_dir
+from layerfs.late import LateModule
 from layerfs.layers import LayerStore
 from layerfs.layers.store import BAD
 from layerfs.metadata import Database
 from layerfs.store._parts import Parts
 from layerfs.store._places import Places, exclusive, layers_directory
+
+if TYPE_CHECKING:
+    from layerfs import userns
+else:  # a prune seldom finds what a migration left
+    userns = LateModule("layerfs.userns")
 
 __all__ = ["migrate", "remove_other_layers"]
 
@@ -24,12 +31,15 @@ __all__ = ["migrate", "remove_other_layers"]
 def migrate(parts: Parts, layer_format: str, *, progress: Progress = NO_PROGRESS) -> int:
     """Keep layers in another format from now on; how many were changed over.
 
+    In the same format they are made anew where that gives them their owners, because this user had no ranges in
+    /etc/subuid and /etc/subgid when they were made.
+
     The layers are converted beside what goes on; only the last step wants the store for itself, and what was converted
     is used by the next try. InUseError while containers run, something is mounted, or another command is under way.
     """
     if layer_format not in ("erofs", "dir"):
         raise InvalidInputError(f"layer format {layer_format!r}: not known", hint="there are erofs and dir")
-    if layer_format == parts.layers.format:
+    if layer_format == parts.layers.format and not _lacks_owners(parts.layers):
         return 0
     _refuse_in_use(parts.database)
     with Lock(parts.places.ingest / "lock-migrate"):
@@ -57,10 +67,21 @@ def _refuse_in_use(database: Database) -> None:
             )
 
 
+def _lacks_owners(layers: LayerStore) -> bool:
+    if layers.chown or userns.own_maps().alone:
+        return False
+    for diff_id in layers.list():
+        with layers.open(diff_id) as layer:
+            if not layer.header.chown and layer.header.maps is None:
+                return True
+    return False
+
+
 def _target(parts: Parts, layer_format: str) -> LayerStore:
     """The store of layers to be; what it has already is from an earlier try."""
-    root = parts.places.root / f"layers-{layer_format}"
-    old = parts.layers
+    root, old = parts.places.root / f"layers-{layer_format}", parts.layers
+    if root == old.root:
+        root = parts.places.root / "layers"
     with system_errors(f"create {root}"):
         for place in (root, root / "sha256", root / "sha512"):
             place.mkdir(mode=0o700, exist_ok=True)
@@ -116,7 +137,7 @@ def remove_other_layers(places: Places, database: Database, *, dry_run: bool = F
     try:
         with Lock(places.ingest / "lock-migrate", blocking=False):
             others = _others(places, layers_directory(places, database))
-            total = sum(map(disk_usage, others))
+            total = sum(map(userns.usage_owned, others))
             if others and not dry_run:
                 _remove_others(places, layers_directory(places, database))
             return total
@@ -132,4 +153,4 @@ def _others(places: Places, current: Path) -> list[Path]:
 def _remove_others(places: Places, current: Path) -> None:
     for path in _others(places, current):
         with system_errors(f"remove {path}"):
-            remove_tree(path)
+            userns.remove_owned(path)

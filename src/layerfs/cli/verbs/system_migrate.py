@@ -12,7 +12,8 @@ COMMAND = Command(
     [flag("-q", "--quiet", help="Show no progress")],
     least=1,
     most=1,
-    notes="FORMAT is erofs or dir. No container may run and nothing be mounted; it takes all layers' space twice.",
+    notes="FORMAT is erofs or dir. No container may run and nothing be mounted; it takes all layers' space twice.\n"
+    "Without privilege, dir again gives layers their owners that were made before this user had ranges in /etc/subuid.",
 )
 
 
