@@ -17,8 +17,11 @@ from layerfs.late import put_off
 
 __all__ = ["import_http", "import_values"]
 
-_OF_PATHLIB = ("re", "urllib.parse:quote_from_bytes")  # the second up to Python 3.12
-_OF_MSGSPEC = ("re:compile", "textwrap", "msgspec.inspect", "msgspec.msgpack", "msgspec.toml", "msgspec.yaml")
+_OF_PATHLIB = ("fnmatch", "ntpath", "re", "urllib.parse:quote_from_bytes")  # the last up to Python 3.12
+_OF_MSGSPEC = (
+    "re:compile", "textwrap", "msgspec._json_schema:schema:schema_components", "msgspec.inspect", "msgspec.msgpack",
+    "msgspec.toml", "msgspec.yaml",
+)  # fmt: skip
 _OF_URLLIB3 = ("calendar", "hmac", "importlib.metadata:version", "json", "mimetypes", "random", "traceback")
 
 
