@@ -139,13 +139,14 @@ def _csv(text: str) -> list[tuple[str, str | None]]:
 _MOUNT_KEYS = {
     "src": "source", "source": "source", "dst": "target", "destination": "target", "target": "target",
     "ro": "readonly", "readonly": "readonly", "bind-propagation": "propagation", "volume-nocopy": "nocopy",
-    "volume-subpath": "subpath", "image-subpath": "subpath", "tmpfs-size": "size", "tmpfs-mode": "mode",
-    "bind-recursive": "recursive", "bind-nonrecursive": "nonrecursive", "bind-create-src": "create",
+    "volume-subpath": "subpath", "image-subpath": "subpath", "subpath": "subpath",
+    "tmpfs-size": "size", "tmpfs-mode": "mode", "bind-recursive": "recursive", "bind-nonrecursive": "nonrecursive",
+    "bind-create-src": "create",
     "consistency": "consistency", "volume-driver": "driver",
 }  # fmt: skip
 _ONLY = {
     "propagation": ("bind",), "recursive": ("bind",), "nonrecursive": ("bind",), "nocopy": ("volume",),
-    "size": ("tmpfs",), "mode": ("tmpfs",), "create": ("bind",), "driver": ("volume",),
+    "subpath": ("volume", "image"), "size": ("tmpfs",), "mode": ("tmpfs",), "create": ("bind",), "driver": ("volume",),
 }  # fmt: skip
 
 
@@ -199,10 +200,17 @@ def _mount_of(kind: str, fields: dict[str, str | None], what: str) -> MountOptio
         propagation=propagation,
         create_source=_flag(fields, "create", what),
         nocopy=_flag(fields, "nocopy", what),
-        subpath=fields.get("subpath"),
+        subpath=_subpath(fields["subpath"] or "", what) if "subpath" in fields else None,
         size=parse_size(size, what) if size else None,
         mode=_octal(mode, what) if mode else None,
     )
+
+
+def _subpath(text: str, what: str) -> str:
+    path = posixpath.normpath(text)
+    if not text or text.startswith("/") or path == ".." or path.startswith("../") or "\0" in text:
+        raise InvalidInputError(f"{what}: subpath {text!r} is not a path within it")
+    return path
 
 
 def _flag(fields: dict[str, str | None], key: str, what: str) -> bool:

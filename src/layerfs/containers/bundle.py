@@ -35,6 +35,8 @@ def write_bundle(parts: Parts, config: Config, directory: Path, *, mounted: bool
         ":" in kind for kind in (config.options.network, config.options.pid, config.options.ipc, config.options.uts)
     ):
         raise UnsupportedError("namespaces of other containers: not offered for bundles, which are for later")
+    if any(use.option.subpath for use in config.mounts):
+        raise UnsupportedError("paths within volumes and images: not offered for bundles, which are for later")
     directory = directory.absolute()
     with system_errors(f"write the bundle {directory}"):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -160,6 +160,8 @@ def _mounts(
     wanted = list(options.mounts)
     wanted += [MountOption(type="volume", target=path) for path in image_volumes(section) if path not in taken]
     uses += [_use(parts, option, image, undo) for option in wanted]
+    if options.userns == "auto" and any(use.volume and use.option.subpath for use in uses):
+        raise UnsupportedError("option --userns auto: it cannot go with a path within a volume")
     return sorted(uses, key=lambda use: use.option.target.count("/"))
 
 
@@ -180,17 +182,41 @@ def _use(parts: Parts, option: MountOption, image: Image, undo: ExitStack) -> Mo
         return MountUse(option=option, source=source, is_dir=os.path.isdir(source))
     if option.type == "tmpfs":
         return MountUse(option=option, mode=option.mode if option.mode is not None else _mode(parts, option, image))
-    if option.type == "image" and not option.subpath and not is_rootless():
-        stack = parts.images.get(option.source or "").diff_ids
-        return MountUse(option=option, layers=tuple(map(str, stack)))
+    if (option.type == "image" or option.subpath) and is_rootless():
+        what = "an image" if option.type == "image" else "a path within a volume"
+        raise UnsupportedError(f"mount {option.target}: {what} is not offered without privilege")
     if option.type == "image":
-        raise UnsupportedError(f"mount {option.target}: an image's subpath, or without privilege, is not offered")
-    if option.subpath:
-        raise UnsupportedError(f"mount {option.target}: a path inside a volume is not offered")
+        stack = parts.images.get(option.source or "").diff_ids
+        return _image_use(parts, MountUse(option=option, layers=tuple(map(str, stack))))
     volume = _volume(parts, option, undo)
+    if option.subpath:
+        return _volume_use(MountUse(option=option, source=str(volume.mountpoint), volume=volume.name))
     if not option.nocopy:
         _seed(parts, volume, option.target, image)
     return MountUse(option=option, source=str(volume.mountpoint), volume=volume.name, anonymous=option.source is None)
+
+
+def _image_use(parts: Parts, use: MountUse) -> MountUse:
+    if not use.option.subpath:
+        return use
+    from layerfs.containers.subpaths import subpath_is_dir  # few mounts have one
+
+    root = parts.snapshots.view([Digest(text) for text in use.layers])
+    try:
+        return msgspec.structs.replace(use, is_dir=subpath_is_dir(root, use))
+    finally:
+        os.close(root)
+
+
+def _volume_use(use: MountUse) -> MountUse:
+    from layerfs.containers.subpaths import subpath_is_dir  # as above
+
+    with system_errors(f"open volume {use.volume}"):
+        root = os.open(use.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return msgspec.structs.replace(use, is_dir=subpath_is_dir(root, use))
+    finally:
+        os.close(root)
 
 
 def _mode(parts: Parts, option: MountOption, image: Image) -> int:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from layerfs.containers.parts import Parts, is_rootless
-from layerfs.containers.record import Config
+from layerfs.containers.record import Config, MountUse
 from layerfs.containers.starting import run_spec
 from layerfs.digest import Digest
-from layerfs.errors import LayerfsError, UnsupportedError
+from layerfs.errors import LayerfsError, UnsupportedError, system_errors
 from layerfs.runtime import AccountReader, MountSpec, OverlaySpec, Place, RunSpec, User, read_beneath
 
 if TYPE_CHECKING:
@@ -64,12 +64,28 @@ def claimed_root(parts: Parts, config: Config, *, volatile: bool) -> Iterator[Ro
 def _images(parts: Parts, config: Config, stack: ExitStack) -> dict[str, MountSpec]:
     found = {}
     for use in config.mounts:
-        if use.layers:
+        target = use.option.target
+        if use.option.subpath:
+            found[target] = _subpath(parts, use, stack)
+        elif use.layers:
             fd = parts.snapshots.view([Digest(text) for text in use.layers])
             stack.callback(os.close, fd)
-            target = use.option.target
             found[target] = MountSpec(type="bind", target=target, source=fd, readonly=True, recursive=False)
     return found
+
+
+def _subpath(parts: Parts, use: MountUse, stack: ExitStack) -> MountSpec:
+    from layerfs.containers.subpaths import subpath_mount  # few mounts have one
+
+    if use.layers:
+        root = parts.snapshots.view([Digest(text) for text in use.layers])
+    else:
+        with system_errors(f"open volume {use.volume}"):
+            root = os.open(use.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return subpath_mount(root, use, stack)
+    finally:
+        os.close(root)
 
 
 def spec_for(config: Config, root: Root, directory: Path) -> RunSpec:

@@ -120,6 +120,8 @@ class Tree:
         return target + path.rstrip(b"/") if self._use.is_dir else target
 
     def _in_mount(self, use: MountUse, stack: ExitStack) -> tuple[int, bytes]:
+        if use.option.subpath:
+            return self._in_subpath(use, stack)
         source = os.open(use.source if use.is_dir else os.path.dirname(use.source), _DIRECTORY)
         stack.callback(os.close, source)
         clean = posixpath.normpath(b"/" + self._path.lstrip(b"/"))
@@ -128,6 +130,19 @@ class Tree:
         )
         # What stood behind the last name, as /., says how it is meant.
         return source, inside + self._path[len(self._path.rstrip(b"/.")) :] if inside else b"/."
+
+    def _in_subpath(self, use: MountUse, stack: ExitStack) -> tuple[int, bytes]:
+        from layerfs.containers.subpaths import opened_subpath  # few mounts have one
+
+        volume = os.open(use.source, _DIRECTORY)
+        stack.callback(os.close, volume)
+        if not use.is_dir:
+            return volume, b"/" + os.fsencode(use.option.subpath or "")
+        root = opened_subpath(volume, use)
+        stack.callback(os.close, root)
+        clean = posixpath.normpath(b"/" + self._path.lstrip(b"/"))
+        inside = clean[len(os.fsencode(use.option.target)) :]
+        return root, inside + self._path[len(self._path.rstrip(b"/.")) :] if inside else b"/."
 
     def _writable(self, stack: ExitStack) -> int:
         snapshots, id = self._parts.snapshots, self._config.id
