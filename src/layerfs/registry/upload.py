@@ -210,7 +210,7 @@ class _Upload:
                     continue
                 again = at_once and self._feed.position > 0 and self._patches > 0 and exc.status in _REFUSALS
                 tries = 1 if self._arrived > last and not again else tries + 1
-                last = max(self._arrived, last)
+                last = self._arrived
                 self._pause(exc, tries, again)
                 if again:
                     self._location, self._patches, self._arrived = "", 0, 0
