@@ -135,9 +135,10 @@ def prune_images(
     ``blobs`` also drops the compressed blobs of unpacked layers.
     """
     removed: list[Removal] = []
-    used = {row.image_id for row in parts.database.containers()}
     for image in parts.images.list():
-        if (image.names and not all_unused) or image.id in used or keep(image):
+        if (image.names and not all_unused) or keep(image):
+            continue
+        if parts.database.containers_of_image(image.id):  # asked last: one may have been made meanwhile
             continue
         if dry_run:
             removed += [Removal("untagged", name) for name in image.familiar_names]
