@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -252,3 +253,23 @@ def test_an_unpack_that_is_killed(many):
     assert foreign(ingest) == []
     many("import", str(place), "big")
     assert shown(many, "big") == FILES
+
+
+@pytest.mark.skipif(shutil.which("podman") is None, reason="needs the Debian package podman")
+def test_podman_shows_the_same(many):
+    (many.place / "run").chmod(0o700)
+    (many.place / "many.tar").write_bytes(many_tar())
+    podman = [*many.words[:-3], "podman", "--cgroup-manager=cgroupfs", "--storage-driver=vfs"]
+    environment = {**many.environment, "XDG_RUNTIME_DIR": str(many.place / "run")}
+
+    def said(*words):
+        done = subprocess.run([*podman, *words], env=environment, cwd=many.place, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"podman does not run here as an ordinary user: {done.stderr[-200:]}")
+        return done.stdout
+
+    said("import", "many.tar", "localhost/many")
+    words = ("stat", "-c", "%n %u %g %a", *(f"/{path}" for path in (*FILES, "data", "data/seed", "bin", "etc/passwd")))
+    theirs = said("--runtime=runc", "run", "--rm", "--network=host", "localhost/many", *words)
+    assert many("run", "--rm", "many", *words) == theirs
+    said("unshare", "rm", "-rf", str(many.place / ".local"))
