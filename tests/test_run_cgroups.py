@@ -1,11 +1,13 @@
 """What a container sees of its control groups in /sys/fs/cgroup, where programs look for their limits."""
 
+import os
 from pathlib import Path
 
 import pytest
-from boxes import add_box, needs_busybox, run
+from boxes import add_box, needs_busybox, options, run
 
 from layerfs import Store
+from layerfs.errors import InvalidInputError
 
 VERSION1 = Path("/sys/fs/cgroup/memory/tasks").exists()
 VERSION2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -56,3 +58,37 @@ def test_a_mount_of_the_users_own_is_left_alone(store, tmp_path):
     (tmp_path / "mine").touch()
     assert sh(store, "builtin", "ls /sys/fs/cgroup", volume=[f"{tmp_path}:/sys/fs/cgroup"]).out == "mine\n"
     assert sh(store, "builtin", "ls /sys/fs/cgroup", memory="48m", cgroupns="host").out == ""
+
+
+DISKS = [path for path in Path("/dev").iterdir() if path.is_block_device()]
+THROTTLED = VERSION2 or Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device").exists()
+
+
+@pytest.mark.skipif(not DISKS or not THROTTLED, reason="no block device, or none that can be throttled")
+def test_how_fast_a_device_may_be_read_and_written(store, runtime):
+    disk = next(path for path in DISKS if not path.name.startswith(("loop", "ram")))
+    number = f"{os.major(disk.stat().st_rdev)}:{os.minor(disk.stat().st_rdev)}"
+    flags = {
+        "device_read_bps": [f"{disk}:1mb"],
+        "device_write_bps": [f"{disk}:2048"],
+        "device_read_iops": [f"{disk}:30"],
+        "device_write_iops": [f"{disk}:40"],
+    }
+    if VERSION1:
+        ran = sh(
+            store,
+            runtime,
+            "cd /sys/fs/cgroup/blkio; for k in read_bps write_bps read_iops write_iops; do "
+            "cat blkio.throttle.${k}_device; done",
+            **flags,
+        )
+        assert ran.out.splitlines() == [f"{number} {rate}" for rate in (1 << 20, 2048, 30, 40)]
+    else:
+        ran = sh(store, runtime, "cat /sys/fs/cgroup/io.max", **flags)
+        assert ran.out == f"{number} rbps={1 << 20} wbps=2048 riops=30 wiops=40\n"
+
+
+@pytest.mark.parametrize("word", ["/dev/null:1", "/dev/nothing:1", "vda:1", "/dev/vda", "/dev/null:"])
+def test_what_is_no_device_or_no_rate(word):
+    with pytest.raises(InvalidInputError, match="--device-read-bps"):
+        options("true", device_read_bps=[word])

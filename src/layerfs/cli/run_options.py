@@ -62,6 +62,10 @@ _PLACE = (
     many("--volumes-from", help="Mount what another container has mounted", metavar="container[:ro]"),
 )
 _LIMITS = (
+    many("--device-read-bps", help="How many bytes a second it may read of a device", metavar="DEVICE:RATE"),
+    many("--device-read-iops", help="How often a second it may read of a device", metavar="DEVICE:RATE"),
+    many("--device-write-bps", help="How many bytes a second it may write to a device", metavar="DEVICE:RATE"),
+    many("--device-write-iops", help="How often a second it may write to a device", metavar="DEVICE:RATE"),
     many("--cap-add", help="Give it a capability", metavar="capability"),
     many("--cap-drop", help="Take a capability", metavar="capability"),
     one("--cgroup-parent", help="Put it below this cgroup", metavar="path"),
@@ -100,8 +104,8 @@ def _refused(*names: str, switch: bool = False) -> Option:
 _REFUSED = (
     *(_refused(name) for name in (
         "--blkio-weight", "--blkio-weight-device", "--cpu-rt-period", "--cpu-rt-runtime",
-        "--device-cgroup-rule", "--device-read-bps", "--device-read-iops", "--device-write-bps",
-        "--device-write-iops", "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
+        "--device-cgroup-rule",
+        "--gpus", "--ip", "--ip6", "--isolation", "--kernel-memory", "--link",
         "--link-local-ip", "--mac-address", "--memory-swappiness", "--network-alias", "--storage-opt",
         "--volume-driver",
         # Of podman.

@@ -2,13 +2,12 @@
 
 import os
 import posixpath
-import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from layerfs.containers.options import Device, MountOption, Restart, Ulimit
+from layerfs.containers.options import MountOption, Restart, Ulimit
 from layerfs.errors import InvalidInputError, UnsupportedError, native_error
 from layerfs.late import LateModule
 
@@ -18,8 +17,8 @@ else:  # few options need an expression
     re = LateModule("re")
 
 __all__ = [
-    "clean_target", "parse_device", "parse_duration", "parse_env", "parse_host", "parse_labels", "parse_mount",
-    "parse_pairs", "parse_restart", "parse_security", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume",
+    "clean_target", "parse_duration", "parse_env", "parse_host", "parse_labels", "parse_mount", "parse_pairs",
+    "parse_restart", "parse_security", "parse_size", "parse_tmpfs", "parse_ulimit", "parse_volume",
     "parse_volumes_from", "read_lines",
 ]  # fmt: skip
 
@@ -321,24 +320,6 @@ def parse_ulimit(text: str) -> Ulimit:
     if min(low, high) < -1 or (high != -1 and (low > high or low == -1)):
         raise InvalidInputError(f"ulimit {text!r}: the soft limit is above the hard one")
     return Ulimit(name, low, high)
-
-
-def parse_device(text: str) -> Device:
-    """``--device``: SOURCE[:TARGET][:PERMISSIONS]."""
-    parts = text.split(":")
-    permissions = "rwm"
-    if len(parts) > 1 and re.fullmatch("[rwm]{1,3}", parts[-1]):
-        permissions = parts.pop()
-    source, target = parts[0], parts[-1]
-    if len(parts) > 2 or not source.startswith("/") or not target.startswith("/"):
-        raise InvalidInputError(f"device {text!r}: wanted is /dev/source[:/dev/target][:rwm]")
-    try:
-        mode = os.stat(source).st_mode
-    except OSError:
-        raise InvalidInputError(f"device {text!r}: {source} is not there") from None
-    if not stat.S_ISCHR(mode) and not stat.S_ISBLK(mode):
-        raise InvalidInputError(f"device {text!r}: {source} is not a device")
-    return Device(source, clean_target(target, f"device {text!r}"), permissions)
 
 
 def parse_restart(text: str) -> Restart:

@@ -36,17 +36,18 @@ _LISTS = ("group_add", "dns", "dns_search", "cap_add", "cap_drop")
 _NUMBERS = ("stop_timeout", "cpu_period", "cpu_quota", "cpu_shares", "pids_limit", "oom_score_adj")
 _SIZES = ("memory", "memory_reservation", "shm_size")
 _NONE_IS_ZERO = ("memory", "memory_reservation", "shm_size", "cpu_period", "cpu_quota", "cpu_shares")
+_THROTTLES = ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops")
 _OTHERS = (
     "rm", "entrypoint", "env", "env_file", "label", "label_file", "volume", "volumes_from", "mount", "tmpfs", "device",
     "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
     "cpus", "security_opt", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries",
-    "no_healthcheck", "attach", "annotation", "umask", "timeout", "unsetenv", "unsetenv_all", *_HEALTH,
+    "no_healthcheck", "attach", *_THROTTLES, "annotation", "umask", "timeout", "unsetenv", "unsetenv_all", *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
-    "blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops",
+    "blkio_weight",
     "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "link_local_ip", "tz",
     "blkio_weight_device", "use_api_socket",
     "gidmap", "pod", "pod_id_file", "requires", "rootfs", "sdnotify", "secret", "subgidname", "subuidname", "systemd",
@@ -205,10 +206,10 @@ def _view(given: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "mounts": _mounts(given),
         "volumes_from": tuple(map(_values.parse_volumes_from, given.get("volumes_from", ()))),
-        "devices": tuple(map(_values.parse_device, given.get("device", ()))),
         "add_hosts": tuple(map(_values.parse_host, given.get("add_host", ()))),
         "dns_options": tuple(given.get("dns_option", ())),
     }
+    fields |= _devices_of(given)
     for flag, choices in _NAMESPACES.items():
         if flag in given:
             fields[flag] = _choice(flag, given[flag], choices)
@@ -222,6 +223,20 @@ def _view(given: Mapping[str, Any]) -> dict[str, Any]:
             raise UnsupportedError(f"option --userns {value!r}: not offered", hint="offered are host, auto, keep-id")
         fields["userns"] = value
     return fields
+
+
+def _devices_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not given.keys() & {"device", *_THROTTLES}:
+        return {}
+    from layerfs.containers._devices import parse_device, parse_throttle  # few containers have any
+
+    throttles = [(flag, word) for flag in _THROTTLES for word in given.get(flag, ())]
+    return {
+        "devices": tuple(map(parse_device, given.get("device", ()))),
+        "throttles": tuple(
+            parse_throttle(flag.removeprefix("device_"), word, _shown(flag)) for flag, word in throttles
+        ),
+    }
 
 
 _OF_A_CONTAINER = "container:NAME"

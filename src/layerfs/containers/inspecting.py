@@ -14,6 +14,14 @@ from layerfs.runtime.supervisor import read_checks, read_report
 __all__ = ["inspect_container", "time_text"]
 
 
+_THROTTLES = {
+    "read_bps": "ReadBps",
+    "write_bps": "WriteBps",
+    "read_iops": "ReadIOps",
+    "write_iops": "WriteIOps",
+}
+
+
 def time_text(seconds: float) -> str:
     """A time as docker writes it; 0 is its time before all times."""
     if not seconds:
@@ -152,6 +160,13 @@ def _host_config(config: Config) -> dict[str, Any]:
         "CpuPeriod": options.cpu_period or 0,
         "CpuQuota": options.cpu_quota or 0,
         "CpuShares": options.cpu_shares or 0,
+        **{
+            f"BlkioDevice{name}": [
+                {"Path": item.path, "Rate": item.rate} for item in options.throttles if item.kind == kind
+            ]
+            or None
+            for kind, name in _THROTTLES.items()
+        },
         "CpusetCpus": options.cpuset_cpus or "",
         "CpusetMems": options.cpuset_mems or "",
         "PidsLimit": options.pids_limit,

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["CreateOptions", "Device", "Health", "MountOption", "Restart", "Ulimit"]
+__all__ = ["CreateOptions", "Device", "Health", "MountOption", "Restart", "Throttle", "Ulimit"]
 
 _LOG_SIZE = 100 << 20
 _LOG_FILES = 10
@@ -37,6 +37,14 @@ class Ulimit(msgspec.Struct, frozen=True):
     name: str
     soft: int
     hard: int
+
+
+class Throttle(msgspec.Struct, frozen=True):
+    """How fast a block device may be read or written: bytes or operations a second."""
+
+    kind: Literal["read_bps", "write_bps", "read_iops", "write_iops"]
+    path: str
+    rate: int
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -129,6 +137,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids_limit: int | None = None
+    throttles: tuple[Throttle, ...] = ()
     cgroup_parent: str | None = None
     oom_score_adj: int | None = None
     log_options: dict[str, str] = {}

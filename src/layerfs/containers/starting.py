@@ -1,5 +1,6 @@
 """From the record of a container to the ``RunSpec`` that a runtime takes."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from layerfs.containers.files import FILES
 from layerfs.containers.options import CreateOptions
 from layerfs.containers.record import Config, MountUse
 from layerfs.containers.settings import process_env, working_directory
-from layerfs.errors import InvalidInputError, UnsupportedError
+from layerfs.errors import InvalidInputError, UnsupportedError, system_errors
 from layerfs.runtime import AccountReader, DeviceSpec, Limits, MountSpec, RunSpec, capability_mask, resolve_user
 
 if TYPE_CHECKING:
@@ -127,7 +128,13 @@ def limits_of(options: CreateOptions) -> Limits:
         pids=options.pids_limit,
         ulimits=tuple((limit.name, limit.soft, limit.hard) for limit in options.ulimits),
         oom_score_adj=options.oom_score_adj,
+        throttles=tuple((item.kind, _number(item.path), item.rate) for item in options.throttles),
     )
+
+
+def _number(path: str) -> int:
+    with system_errors(f"limit the device {path}"):
+        return os.stat(path).st_rdev
 
 
 def _annotations(section: Mapping[str, Any]) -> dict[str, str]:

@@ -311,6 +311,13 @@ def _settings(limits: Limits, *, version2: bool) -> Iterator[tuple[str, str, str
         yield "cpuset", "cpuset.cpus", limits.cpuset_cpus
     if limits.cpuset_mems is not None:
         yield "cpuset", "cpuset.mems", limits.cpuset_mems
+    for kind, device, rate in limits.throttles:
+        number = f"{os.major(device)}:{os.minor(device)}"
+        if version2:
+            verb, unit = kind.split("_")
+            yield "io", "io.max", f"{number} {verb[0]}{unit}={rate}"
+        else:
+            yield "blkio", f"blkio.throttle.{kind}_device", f"{number} {rate}"
     if limits.pids is not None:
         yield "pids", "pids.max", "max" if limits.pids <= 0 else str(limits.pids)
 

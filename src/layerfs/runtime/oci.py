@@ -9,7 +9,7 @@ from typing import Any
 from layerfs.errors import UnsupportedError
 from layerfs.runtime.capabilities import capability_names
 from layerfs.runtime.seccomp import oci_seccomp
-from layerfs.runtime.spec import DeviceSpec, ExecSpec, MountSpec, RunSpec
+from layerfs.runtime.spec import DeviceSpec, ExecSpec, Limits, MountSpec, RunSpec
 
 __all__ = ["oci_config", "oci_process"]
 
@@ -199,9 +199,20 @@ def _resources(spec: RunSpec) -> dict[str, Any]:
         given = {key: value for key, value in values.items() if value is not None}
         if given:
             resources[name] = given
+    if limits.throttles:
+        resources["blockIO"] = _throttles(limits)
     if limits.pids is not None:
         resources["pids"] = {"limit": limits.pids}
     return resources
+
+
+def _throttles(limits: Limits) -> dict[str, list[dict[str, int]]]:
+    found: dict[str, list[dict[str, int]]] = {}
+    for kind, device, rate in limits.throttles:
+        verb, unit = kind.split("_")
+        key = f"throttle{verb.capitalize()}{'Bps' if unit == 'bps' else 'IOPS'}Device"
+        found.setdefault(key, []).append({"major": os.major(device), "minor": os.minor(device), "rate": rate})
+    return found
 
 
 def _devices(spec: RunSpec) -> list[dict[str, Any]]:

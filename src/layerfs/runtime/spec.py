@@ -73,6 +73,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int | None = None
     ulimits: tuple[tuple[str, int, int], ...] = ()
     oom_score_adj: int | None = None
+    throttles: tuple[tuple[str, int, int], ...] = ()
+    """read_bps, write_bps, read_iops or write_iops; the number of a block device; bytes or operations a second."""
 
     @property
     def cpu_times(self) -> tuple[int | None, int] | None:
