@@ -1,6 +1,8 @@
 """Where a build takes from and gives to: caches of others, outputs, contexts, bases; each of their options."""
 
+import io
 import json
+import tarfile
 
 import pytest
 
@@ -76,6 +78,7 @@ def test_annotations_names_and_labels(kit, tmp_path):
         (Output("other"), "unknown"),
         (Output("tar"), "a destination is missing"),
         (Output("local"), "a destination is missing"),
+        (Output("local", io.BytesIO()), "the destination is a directory"),
         (Output("oci", "x", {"push": "true"}), "push is not understood"),
         (Output("docker", "x", {"tar": "perhaps"}), "neither true nor false"),
     ],
@@ -93,10 +96,14 @@ def test_an_image_that_is_only_written_out_does_not_stay(kit, tmp_path):
 
 
 def test_times_of_files_that_are_written_out(kit, tmp_path):
+    """Those of the base too, which are as they are in its layers."""
+    kit.build("FROM box\nRUN echo 1 > /late\n", tags=("late",))
     options = {"build_args": {"SOURCE_DATE_EPOCH": "1000"}, "tags": ()}
-    kit.build("FROM box\nRUN echo 1 > /o\n", outputs=(Output("local", str(tmp_path / "tree")),), **options)
-    assert (tmp_path / "tree/o").stat().st_mtime == 1000
-    assert (tmp_path / "tree/bin/busybox").stat().st_mtime <= 1000
+    kit.build("FROM late\nRUN echo 1 > /o\n", outputs=(Output("local", str(tmp_path / "tree")),), **options)
+    assert [(tmp_path / "tree" / name).stat().st_mtime for name in ("o", "late")] == [1000, 1000]
+    kit.build("FROM late\nRUN echo 1 > /o\n", outputs=(Output("tar", str(tmp_path / "out.tar")),), **options)
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        assert max(member.mtime for member in archive) == 1000
 
 
 def test_a_squashed_image_has_the_time_that_is_asked_for(kit):
