@@ -293,6 +293,7 @@ def test_pruning_to_a_size(layerfs, cached, option):
     assert list(cached()) == before
     layerfs("builder", "prune", "-f", option, "130k")
     assert list(cached()) == before[1:]  # the least recently used go first
+    assert "> /two" in layerfs("builder", "ls", "--no-trunc")
     layerfs("builder", "prune", "-f", option, "0")
     assert cached() == {}
 
