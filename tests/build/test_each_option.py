@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfs.build.ignore import read_patterns
 from layerfs.build.parser import parse, parse_mount
 from layerfs.build.secrets import forwarded, set_owner
 from layerfs.errors import InvalidInputError
@@ -174,3 +175,13 @@ def test_a_trigger_with_a_heredoc(kit):
     kit.store.images.tag("made", "parent")
     kit.build("FROM parent\n")
     assert (kit.read("/a"), kit.read("/b")) == ("one\ntwo\n", "three\n")
+
+
+def test_lines_of_an_ignore_file():
+    assert read_patterns("#a\n!./b//c/\n ! d\n./e\n") == ["!b/c", "!d", "e"]
+
+
+def test_variables_in_the_flags_of_copy(kit):
+    text = "FROM box\nARG O=5:6\nARG E=y\nCOPY --chown=$O --exclude=$E d /n\n"
+    kit.build(text, {"d/x": "1", "d/y": "2"})
+    assert (kit.paths("/n"), kit.stat("/n/x").uid, kit.stat("/n/x").gid) == (["x"], 5, 6)
