@@ -55,7 +55,8 @@ def test_owner_and_mode_of_an_agent_s_socket(kit, tmp_path):
         kit.build(
             "FROM box\nRUN --mount=type=ssh stat -c '%a %u %g' $SSH_AUTH_SOCK > /plain\n"
             "RUN --mount=type=ssh,uid=1000,gid=29,mode=0640 stat -c '%a %u %g' $SSH_AUTH_SOCK > /own\n"
-            "RUN --mount=type=ssh --mount=type=ssh,id=two test -S /run/buildkit/ssh_agent.0 -a -S /run/buildkit/ssh_agent.1\n"
+            "RUN --mount=type=ssh --mount=type=ssh,id=two test -S /run/buildkit/ssh_agent.0 "
+            "-a -S /run/buildkit/ssh_agent.1\n"
             'RUN --mount=type=ssh,id=no test ! -e /run/buildkit/ssh_agent.0 -a -z "$SSH_AUTH_SOCK"\n',
             ssh={"default": None, "two": str(path)},
             environment={"SSH_AUTH_SOCK": str(path)},
