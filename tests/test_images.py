@@ -222,3 +222,33 @@ def _counted(real: Callable[..., Any], statements: list[str]) -> Callable[..., A
         return real(sql, *values)
 
     return rows
+
+
+def test_an_image_that_comes_while_all_are_listed_has_its_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prune would take it for one without a name."""
+    real = store.database.images
+
+    def images() -> Any:
+        make(store, tmp_path / "t", "late:1")
+        return real()
+
+    monkeypatch.setattr(store.database, "images", images)
+    assert [image.familiar_names for image in store.images.list()] == [("late:1",)]
+
+
+def test_prune_of_an_index_without_a_name_leaves_the_image_that_has_one(store: Store, tmp_path: Path) -> None:
+    make(store, tmp_path / "t", "app:1")
+    descriptor = store.images.get("app:1").manifest_descriptor
+    index = store.images.set_index("docker.io/library/multi:1", [descriptor])
+    store.images.untag("multi:1")
+    assert [removal.what for removal in store.prune_images().images] == [index.digest]
+    assert store.images.get("app:1").manifest_descriptor == descriptor
+
+
+def test_prune_leaves_what_got_a_name_meanwhile(store: Store, tmp_path: Path) -> None:
+    image = make(store, tmp_path / "t", None)
+    pruned = store.prune_images(keep=lambda each: store.images.tag(each.id, "late:1") == "")
+    assert pruned.images == ()
+    assert store.images.get("late:1").id == image

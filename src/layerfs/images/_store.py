@@ -118,9 +118,9 @@ class ImageStore:
         """
         from layerfs.images._listing import Facts  # who runs an image lists none
 
-        found = []
+        found, rows = [], self._database.images()  # before their names: what comes between has one
         facts = Facts(self._content, self._database)
-        for row in self._database.images():
+        for row in rows:
             try:
                 if row.image_id is not None:
                     found.append(facts.summary(row, row.image_id) or self._load(row, None))

@@ -122,6 +122,19 @@ def remove_image(parts: Parts, text: str, *, force: bool = False, prune: bool = 
     return [*removed, *(Removal("deleted", diff_id) for diff_id in swept.layers)]
 
 
+def _remove_unused(parts: Parts, image: ImageSummary, named: bool) -> list[Removal]:
+    """Remove an image if still no container has it, and unless ``named``, no name."""
+    database = parts.database
+    with database.transaction(durable=True):
+        if database.containers_of_image(image.id) or (not named and database.names(image.target.digest)):
+            return []
+        same = [row for row in database.find_images(image.id) if row.image_id == image.id]
+        if not named and any(database.names(row.target.digest) for row in same):
+            database.remove_image(image.target.digest)  # an index of which the image itself has a name
+            return [Removal("deleted", image.target.digest)]
+        return parts.images.remove(image.id, force=True)
+
+
 def prune_images(
     parts: Parts,
     *,
@@ -138,15 +151,11 @@ def prune_images(
     for image in parts.images.list():
         if (image.names and not all_unused) or keep(image):
             continue
-        if parts.database.containers_of_image(image.id):  # asked last: one may have been made meanwhile
-            continue
-        if dry_run:
+        if dry_run and not parts.database.containers_of_image(image.id):
             removed += [Removal("untagged", name) for name in image.familiar_names]
             removed.append(Removal("deleted", image.id))
-            continue
-        try:
-            removed += parts.images.remove(image.id, force=True)
-        except (InUseError, NotFoundError):
-            continue  # another command was faster: a container was made, or the image removed
+        if not dry_run:
+            with suppress(InUseError, NotFoundError):  # another command was faster
+                removed += _remove_unused(parts, image, all_unused)
     keep_layer_blobs = False if blobs else None
     return Pruned(tuple(removed), sweep_store(parts, keep_layer_blobs=keep_layer_blobs, dry_run=dry_run, damaged=True))
