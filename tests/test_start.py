@@ -200,3 +200,25 @@ def test_what_is_imported_the_short_way_is_whole_afterwards() -> None:
         "aa",
         "True {'type': 'integer'} b'\\x01'",
     ]
+
+
+OTHER_VERSIONS = """
+import decimal, re, sys, uuid
+for name in ("decimal", "uuid"):
+    del sys.modules[name]
+from layerfs.cli import lean
+del lean._Unknown.UUID
+del lean._NoLog.NullHandler
+lean._NoLog.__getattr__ = lambda self, name: object.__getattribute__(self, name)
+lean.import_values(alone=True)
+lean.import_http()
+print(sorted(set(sys.modules) & {"msgspec", "urllib3", "decimal", "logging"}))
+import msgspec, urllib3
+print(msgspec.json.encode(decimal.Decimal(7)), urllib3.util.parse_url("HTTP://h:5/a b").url)
+"""
+
+
+def test_a_version_that_needs_what_is_left_out_is_imported_whole() -> None:
+    found = subprocess.run([sys.executable, "-c", OTHER_VERSIONS], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines() == ["[]", "b'\"7\"' http://h:5/a%20b"]

@@ -85,7 +85,7 @@ def import_values(*, alone: bool = False) -> None:
     with _instead("datetime", import_module("_datetime")):
         import sqlite3  # noqa: F401
 
-        with ExitStack() as stack:
+        with _or_plainly(), ExitStack() as stack:
             for name in ("decimal", "uuid") if alone else ():
                 stack.enter_context(_instead(name, _Unknown()))
             _import_msgspec()
@@ -100,8 +100,21 @@ def _import_msgspec() -> None:
 def import_http() -> None:
     """Import urllib3; the rest of what it brings with it is a third of its time."""
     # It takes zstd for encoded answers, which nobody asks for.
-    with put_off(*_OF_URLLIB3), _instead("backports.zstd", None), _instead("logging", _NoLog()), _late_patterns():
+    log = _instead("logging", _NoLog())
+    with _or_plainly(), put_off(*_OF_URLLIB3), _instead("backports.zstd", None), log, _late_patterns():
         import urllib3  # noqa: F401
+
+
+@contextmanager
+def _or_plainly() -> Iterator[None]:
+    """Undo an import that fails, as another version of the package may need what is left out here: whoever needs it
+    then imports all of it."""
+    before = set(sys.modules)
+    try:
+        yield
+    except Exception:  # whatever it stumbles over
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
 
 
 @contextmanager
