@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from layerfs.digest import Digest
-from layerfs.errors import InUseError, InvalidInputError, native_error
+from layerfs.errors import InUseError, InvalidInputError, LayerfsError, native_error
 
 __all__ = [
     "Ingest",
@@ -166,13 +166,21 @@ class Ingest:
         return Lock(self.root / f"lock-{name}", shared=shared, blocking=blocking)
 
     def sweep(self) -> int:
-        """Remove what crashed processes left; how many. What a live process works on stays."""
+        """Remove what crashed processes left; how many. What a live process works on stays. What cannot be removed
+        keeps nothing else from it, and is an error at the end."""
         removed = 0
+        failed: LayerfsError | None = None
         for entry in list(os.scandir(self.root)):
             if entry.name.startswith(("blob-", "lock-")):
                 continue
-            with suppress(FileNotFoundError):
+            try:
                 removed += self._sweep_one(entry)
+            except FileNotFoundError:
+                continue
+            except LayerfsError as exc:
+                failed = exc
+        if failed is not None:
+            raise failed
         return removed
 
     def _sweep_one(self, entry: "os.DirEntry[str]") -> int:

@@ -5,6 +5,7 @@ read, change and remove.  So what has to be done to such files is done by a chil
 the same numbers, and what comes of it is sent back.
 """
 
+import errno
 import os
 import struct
 import threading
@@ -16,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from layerfs.errors import LayerfsError, NativeError, native_error, system_errors
+from layerfs.errors import LayerfsError, NativeError, UnsupportedError, native_error, system_errors
 from layerfs.fsutil import disk_usage, remove_tree
 from layerfs.native import enter_namespaces
 
@@ -25,6 +26,7 @@ __all__ = ["IdRange", "Maps", "Stream", "in_userns", "is_within", "own_maps", "o
 _NEW_MOUNT, _NEW_USER = 0x0002_0000, 0x1000_0000
 _HEAD = struct.Struct("=cI")
 _NOBODY = 65534
+_HINT = "see sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone, /etc/subuid and /etc/subgid"
 _READY, _DATA, _RESULT, _ERROR = b"S", b"D", b"R", b"E"
 
 IdRange = tuple[int, int, int]
@@ -166,7 +168,11 @@ class Stream:
     def _begin(self, maps: Maps, go: int, *, joined: bool) -> None:
         kind, data = self._frame()
         if kind != _READY:
-            raise self._error(data)
+            error = self._error(data)
+            if joined or not isinstance(error, NativeError):
+                raise error
+            why = "no more are allowed" if error.errno == errno.ENOSPC else str(error)
+            raise UnsupportedError(f"make a user namespace: {why}", hint=_HINT)
         if not joined:
             _write_map(self._pid, maps.gids, groups=True)
             _write_map(self._pid, maps.uids, groups=False)
@@ -297,8 +303,6 @@ class _Child:
                     os.close(fd)
             try:
                 self._work(work, feed, process)
-            except BrokenPipeError:
-                pass
             except BaseException as exc:
                 with suppress(OSError):
                     self._send(_ERROR, self._dumps(self._described(exc)))
@@ -368,9 +372,7 @@ def _write_map(pid: int, ranges: tuple[IdRange, ...], *, groups: bool) -> None:
     try:
         subprocess.run([program, str(pid), *words], check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as exc:
-        raise LayerfsError(
-            f"map the numbers of a user namespace: {program}: {exc.stderr.strip()}", hint=f"see /etc/sub{name[:3]}"
-        ) from exc
+        raise UnsupportedError(f"make a user namespace: {program}: {exc.stderr.strip()}", hint=_HINT) from exc
     except OSError as exc:
         raise native_error(exc, f"run {program}") from exc
 

@@ -1,7 +1,7 @@
 """The tree of a container, read while it runs or not: its upper over its layers, in a read-only mount of its own."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from layerfs import native
@@ -11,7 +11,7 @@ from layerfs.digest import Digest
 from layerfs.errors import UnsupportedError, system_errors
 from layerfs.native import Change, Differ
 
-__all__ = ["container_changes", "export_tree", "merged", "stack_changes", "view_of"]
+__all__ = ["changes_seen", "container_changes", "export_tree", "merged", "pieces_seen", "stack_changes", "view_of"]
 
 _PIECE = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,13 +59,29 @@ def _mounted(parts: Parts, top_most_first: Sequence[Digest], stack: ExitStack, u
 
 def export_tree(parts: Parts, config: Config) -> Iterator[bytes]:
     """A flat tar of the container's tree, in pieces."""
+    return pieces_seen(lambda: _export(parts, config))
+
+
+def pieces_seen(work: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+    """What ``work`` yields, which mounts trees; without privilege that is done in a user namespace, and ``work`` must
+    not ask the database for anything."""
     if is_rootless():
         from layerfs.userns import Stream  # only here is it needed
 
-        with Stream(lambda: _export(parts, config)) as stream:
+        with Stream(work) as stream:
             yield from stream
     else:
-        yield from _export(parts, config)
+        yield from work()
+
+
+def changes_seen(work: Callable[[], Iterator[Change]]) -> Iterator[Change]:
+    """As ``pieces_seen``."""
+    if is_rootless():
+        from layerfs.userns import in_userns  # only here is it needed
+
+        yield from in_userns(lambda: list(work()))
+    else:
+        yield from work()
 
 
 def _export(parts: Parts, config: Config) -> Iterator[bytes]:
@@ -81,12 +97,7 @@ def _export(parts: Parts, config: Config) -> Iterator[bytes]:
 
 def container_changes(parts: Parts, config: Config) -> Iterator[Change]:
     """What the container changed, sorted by path; only its upper is walked."""
-    if is_rootless():
-        from layerfs.userns import in_userns  # only here is it needed
-
-        yield from in_userns(lambda: list(_changes(parts, config)))
-    else:
-        yield from _changes(parts, config)
+    return changes_seen(lambda: _changes(parts, config))
 
 
 def _changes(parts: Parts, config: Config) -> Iterator[Change]:
@@ -106,6 +117,12 @@ def _changes(parts: Parts, config: Config) -> Iterator[Change]:
 
 def stack_changes(parts: Parts, base: Sequence[Digest], target: Sequence[Digest]) -> Iterator[Change]:
     """What makes one stack of layers (base first) into another, sorted by path."""
+    if is_rootless():
+        parts.layers.check_owners({*base, *target})
+    return changes_seen(lambda: _stack_changes(parts, base, target))
+
+
+def _stack_changes(parts: Parts, base: Sequence[Digest], target: Sequence[Digest]) -> Iterator[Change]:
     with ExitStack() as stack, system_errors("compare layers"):
         fds = []
         for diff_ids in (base, target):

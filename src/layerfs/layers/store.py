@@ -43,6 +43,8 @@ else:  # what one verb needs, and the next does not
 
 __all__ = ["Layer", "LayerStore"]
 
+_ALGORITHMS = {64: "sha256", 128: "sha512"}
+"""By the length of a digest's digits."""
 BAD = "bad"
 """The directory of what was found damaged."""
 
@@ -61,6 +63,31 @@ class Layer(msgspec.Struct, frozen=True):
     skipped: int
     xattrs_dropped: int
     format: str
+
+
+def _remove_owned(path: Path) -> None:
+    """Take a working directory away, which may be one that ``retire`` moved layers into; UnsupportedError for what has
+    owners that this user has not any more. The rest of it goes all the same."""
+    try:
+        userns.remove_owned(path)
+    except PermissionError:
+        left = [child for child in sorted(path.iterdir()) if not _is_removed(child)]
+        if not left:
+            path.rmdir()
+            return
+        names = [f"{_ALGORITHMS[len(child.name)]}:{child.name}" for child in left if len(child.name) in _ALGORITHMS]
+        raise UnsupportedError(
+            f"remove {f'layer {names[0]}' if names else path}: its files have owners that this user has no numbers for",
+            hint="put his ranges back into /etc/subuid and /etc/subgid, then layerfs prune",
+        ) from None
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        userns.remove_owned(path) if path.is_dir() else path.unlink()
+    except PermissionError:
+        return False
+    return True
 
 
 class LayerStore:
@@ -85,7 +112,7 @@ class LayerStore:
             raise InvalidInputError(f"layer format {format!r}: not known", hint="there are erofs and dir")
         self.root = root
         self.run = run
-        self.ingest = Ingest(ingest, None if chown else lambda path: userns.remove_owned(path))
+        self.ingest = Ingest(ingest, None if chown else _remove_owned)
         self.format = format
         self.userxattr = userxattr
         self.chown = chown
@@ -286,7 +313,7 @@ class LayerStore:
 
     def mounted(self) -> Sequence[Digest]:
         """The layers that are mounted."""
-        return [Digest(f"{'sha256' if len(name) == 64 else 'sha512'}:{name}") for name in self._mounts.names()]
+        return [Digest(f"{_ALGORITHMS[len(name)]}:{name}") for name in self._mounts.names()]
 
     # ---- reading without a mount ----
 

@@ -218,6 +218,12 @@ class LayerWriter:
             return None, 0
         try:
             return maps, userns.in_userns(unpacker.own)
+        except UnsupportedError as exc:  # without them they would all be his, and nobody would know
+            raise UnsupportedError(
+                f"{self._what}: set the owners of its files: {exc}",
+                hint="allow user namespaces (sysctl user.max_user_namespaces), or take this user out of /etc/subuid "
+                "and /etc/subgid: then all files of his layers are his own",
+            ) from exc
         except NativeError as exc:
             if exc.errno != errno.EINVAL:
                 raise

@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 
 from layerfs.containers import ContainerStore
-from layerfs.errors import InUseError, InvalidInputError, NotFoundError, system_errors
+from layerfs.containers.parts import is_rootless
+from layerfs.errors import InUseError, InvalidInputError, NotFoundError, UnsupportedError, system_errors
 from layerfs.fsutil import boot_id
 from layerfs.images import Image
 from layerfs.metadata import SnapshotRow
@@ -36,8 +37,10 @@ class MountInfo(msgspec.Struct, frozen=True):
 def mount(parts: Parts, containers: ContainerStore, text: str, target: Path | None = None) -> Path:
     """Mount a container writable, or an image read-only, at ``target`` or below the run directory; where that is.
 
-    What is mounted already stays where it is. NotFoundError, InUseError while a container runs.
+    What is mounted already stays where it is. NotFoundError, InUseError while a container runs; UnsupportedError
+    without privilege.
     """
+    _refuse_rootless(text)
     try:
         key, diff_ids = parts.database.container(text).id, None
     except NotFoundError:
@@ -75,6 +78,7 @@ def rootfs(
     parts: Parts, image: str, target: Path | None = None, *, readonly: bool = False, platform: Platform | None = None
 ) -> Iterator[Path]:
     """An image's tree, mounted at ``target`` (None: a place of its own); what is changed in it goes at the end."""
+    _refuse_rootless(image)
     found = parts.images.get(image, platform)
     key = f"rootfs-{os.urandom(8).hex()}"
     with ExitStack() as stack:
@@ -94,6 +98,15 @@ def rootfs(
                 os.close(fd)
             stack.callback(parts.snapshots.detach, place, lazy=True)
         yield place
+
+
+def _refuse_rootless(text: str) -> None:
+    """An ordinary user may mount in a namespace alone, where nobody else would see it."""
+    if is_rootless():
+        raise UnsupportedError(
+            f"mount {text}: only root can mount where other processes see it",
+            hint="layerfs export, ls, cat and cp read its files without a mount",
+        )
 
 
 def _remove_directory(path: Path) -> None:
