@@ -113,6 +113,12 @@ def test_users_of_the_image(user, ranges):
         assert b"root alone" in user.process("run", "--rm", "-u", "bob", "box", "true", code=125).stderr
 
 
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo/America/New_York").exists(), reason="needs the Debian package tzdata")
+def test_timezone(user):
+    assert user("run", "--rm", "--tz", "America/New_York", "box", "date", "-d", "@0", "+%H") == "19\n"
+    assert b"no such time zone" in user.process("run", "--rm", "--tz", "Nowhere", "box", "true", code=125).stderr
+
+
 def test_diff_export_and_commit(user, ranges):
     name = make(user, ranges)
     changes = user("diff", name).splitlines()

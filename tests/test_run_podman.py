@@ -1,10 +1,13 @@
-"""Options that podman's users know: umask, timeout, variables left out, annotations; ``cp`` between containers."""
+"""Options that podman's users know: umask, tz, timeout, variables left out, annotations; ``cp`` between containers."""
 
+import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
+import tarbuild as tar
 from boxes import add_box, needs_busybox, options, run
 
 from layerfs import Store
@@ -54,6 +57,30 @@ def test_umask(store, runtime, make):
     for wrong in ("0o27", "99", "u=rwx", "00027"):
         with pytest.raises(InvalidInputError, match="--umask"):
             options("true", umask=wrong)
+
+
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo/America/New_York").exists(), reason="needs the Debian package tzdata")
+def test_timezone(store, runtime, make, tmp_path):
+    look = "date -d @0 +%H; cat /etc/localtime | md5sum; echo x 2>/dev/null >/etc/localtime || echo kept"
+    zone = hashlib.md5(Path("/usr/share/zoneinfo/America/New_York").read_bytes()).hexdigest()
+    assert sh(store, runtime, look, tz="America/New_York").out == f"19\n{zone}  -\nkept\n"
+    here = hashlib.md5(Path("/etc/localtime").read_bytes()).hexdigest()
+    assert f"{here}  -" in sh(store, runtime, look, tz="local").out
+    assert sh(store, runtime, "date -d @0 +%H; ls /etc/localtime 2>/dev/null").out == "00\n"
+    # An image whose link leads where it has nothing, as those without tzdata.
+    add_box(store, tmp_path, tar.symlink("etc/localtime", "/usr/share/zoneinfo/Etc/UTC"), name="linked")
+    assert sh(store, runtime, look, tz="America/New_York", image="linked").out.startswith(f"19\n{zone}")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    volume = [f"{mine}:/etc/localtime"]
+    assert sh(store, runtime, "cat /etc/localtime", tz="America/New_York", volume=volume).out == "mine"
+    container = make(tz="America/New_York")
+    assert container.inspect()["Config"]["Timezone"] == "America/New_York"
+    container.restart(0)
+    assert container.exec(["sh", "-c", "[ $(date -d @0 +%H) = 19 ]"]) == 0
+    for wrong in ("Nowhere/City", "", "../zoneinfo/America/New_York", "/etc/passwd", "America", "zone.tab"):
+        with pytest.raises(InvalidInputError, match="--tz"):
+            store.containers.create(options("true", tz=wrong))
 
 
 def test_timeout(store, runtime, make):

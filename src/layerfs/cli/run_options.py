@@ -23,6 +23,7 @@ _PROCESS = (
     one("--stop-timeout", help="Seconds between that and its end by force", metavar="seconds"),
     one("--timeout", help="Kill it after so many seconds", metavar="seconds"),
     flag("-t", "--tty", help="Give it a terminal"),
+    one("--tz", help="Its time zone, as Europe/Paris; local: the host's", metavar="zone"),
     one("--umask", help="The umask of its processes (0022)", metavar="mode"),
     many("--unsetenv", help="Leave out a variable of the image", metavar="NAME"),
     flag("--unsetenv-all", help="Leave out all variables but those that are set here"),
@@ -110,7 +111,7 @@ _REFUSED = (
         "--volume-driver",
         # Of podman.
         "--gidmap", "--pod", "--pod-id-file", "--requires", "--sdnotify", "--secret", "--subgidname", "--subuidname",
-        "--systemd", "--tz", "--uidmap",
+        "--systemd", "--uidmap",
     )),
     _refused("-p", "--publish"),
     _refused("-P", "--publish-all", switch=True),

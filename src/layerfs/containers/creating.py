@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from layerfs.containers.files import FILES, check_addresses, write_files
+from layerfs.containers.files import FILES, LOCALTIME, check_addresses, write_files, zone_file
 from layerfs.containers.hostlimits import check_limits
 from layerfs.containers.names import check_name, generate_name
 from layerfs.containers.options import CreateOptions, MountOption
@@ -140,6 +140,8 @@ def _check(options: CreateOptions) -> None:
         raise InvalidInputError(f"host name {options.hostname!r}: not a host name")
     if options.hostname is not None and options.uts != "private":
         raise InvalidInputError(f"option --hostname: it cannot go with --uts {options.uts}")
+    if options.timezone is not None:
+        zone_file(options.timezone)
     check_addresses(options)
     check_limits(options)
     capability_mask(options.cap_add, options.cap_drop)
@@ -158,6 +160,8 @@ def _mounts(
     uses = [use for use in _inherited(parts, options) if use.option.target not in taken]
     taken |= {use.option.target for use in uses}
     wanted = list(options.mounts)
+    if options.timezone is not None and LOCALTIME not in taken:
+        wanted.append(MountOption(type="bind", target=LOCALTIME, source=zone_file(options.timezone), readonly=True))
     wanted += [MountOption(type="volume", target=path) for path in image_volumes(section) if path not in taken]
     uses += [_use(parts, option, image, undo) for option in wanted]
     if options.userns == "auto" and any(use.volume and use.option.subpath for use in uses):

@@ -7,11 +7,15 @@ from pathlib import Path
 from layerfs.containers.options import CreateOptions
 from layerfs.errors import InvalidInputError, system_errors
 
-__all__ = ["FILES", "check_addresses", "write_files"]
+__all__ = ["FILES", "LOCALTIME", "check_addresses", "write_files", "zone_file"]
 
 FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
 """Name in the container's directory, and the place where the container sees it."""
 
+LOCALTIME = "/etc/localtime"
+"""Where programs look for their time zone, on the host and in containers."""
+
+_ZONES = "/usr/share/zoneinfo"
 _LIMIT = 1 << 20
 _HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -36,6 +40,16 @@ def check_addresses(options: CreateOptions) -> None:
     for text in (*options.dns_search, *options.dns_options):
         if not text or any(char.isspace() for char in text):
             raise InvalidInputError(f"resolver option {text!r}: not a word")
+
+
+def zone_file(name: str) -> str:
+    """The host's file of a time zone, or its own for ``local``; InvalidInputError where there is none."""
+    path = os.path.realpath(LOCALTIME if name == "local" else f"{_ZONES}/{name}")
+    outside = name.startswith("/") or ".." in name.split("/")
+    with suppress(OSError), open(path, "rb") as file:
+        if not outside and file.read(4) == b"TZif":
+            return path
+    raise InvalidInputError(f"option --tz {name!r}: the host has no such time zone in {_ZONES}")
 
 
 def write_files(directory: Path, options: CreateOptions, hostname: str) -> None:

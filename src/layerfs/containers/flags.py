@@ -42,13 +42,14 @@ _OTHERS = (
     "network",
     "net", "add_host", "dns_option", "pid", "ipc", "uts", "cgroupns", "userns", "sysctl", "ulimit", "memory_swap",
     "cpus", "security_opt", "expose", "restart", "log_opt", "log_driver", "health_cmd", "health_retries",
-    "no_healthcheck", "attach", *_THROTTLES, "annotation", "umask", "timeout", "unsetenv", "unsetenv_all", *_HEALTH,
+    "no_healthcheck", "attach", *_THROTTLES, "annotation", "umask", "timeout", "unsetenv", "unsetenv_all", "tz",
+    *_HEALTH,
 )  # fmt: skip
 _REFUSED = (
     "publish", "publish_all", "link", "ip", "ip6", "mac_address", "network_alias", "gpus", "isolation",
     "volume_driver", "storage_opt", "device_cgroup_rule", "kernel_memory", "memory_swappiness",
     "blkio_weight",
-    "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "link_local_ip", "tz",
+    "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable", "link_local_ip",
     "blkio_weight_device", "use_api_socket",
     "gidmap", "pod", "pod_id_file", "requires", "rootfs", "sdnotify", "secret", "subgidname", "subuidname", "systemd",
     "uidmap",
@@ -147,9 +148,9 @@ def _process(given: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _podmans(given: Mapping[str, Any]) -> dict[str, int]:
-    """Of podman: its umask, and how long it may run."""
-    fields = {}
+def _podmans(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of podman: its umask, its time zone, and how long it may run."""
+    fields: dict[str, Any] = {"timezone": given["tz"]} if "tz" in given else {}
     if "umask" in given:
         if re.fullmatch("[0-7]{1,4}", given["umask"]) is None:
             raise InvalidInputError(f"option --umask {given['umask']!r}: not an octal number, as 0027")

@@ -111,6 +111,7 @@ def _config(config: Config) -> dict[str, Any]:
         "Labels": dict(section.get("Labels") or {}),
         "Umask": f"{options.umask:04o}",
         "Timeout": options.timeout,
+        **({"Timezone": options.timezone} if options.timezone is not None else {}),
     } | ({"StopTimeout": options.stop_timeout} if options.stop_timeout is not None else {})
 
 

@@ -96,6 +96,7 @@ class CreateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     bare_env: bool = False  # nothing of the image's variables, and none of ours
     umask: int = 0o022
     timeout: int = 0  # seconds that it may run; 0: as long as it likes
+    timezone: str | None = None  # a zone's name, or local
     annotations: dict[str, str] = {}  # for the runtime, and for who looks
     stop_signal: str | None = None
     stop_timeout: int | None = None  # seconds
