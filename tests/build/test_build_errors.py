@@ -79,6 +79,7 @@ def test_mistakes(kit, text, line, kind, reason):
         ({"context": "/etc/passwd"}, "not a directory"),
         ({"file": "/no/such/file"}, "/no/such/file"),
         ({"file": "/etc"}, "/etc"),
+        ({"file": "/dev/zero"}, "not a file"),
         ({"context": "-"}, "standard input"),
         ({"build_args": {"SOURCE_DATE_EPOCH": "soon"}}, "SOURCE_DATE_EPOCH"),
         ({"contexts": {"more": "/no/such"}, "text": "FROM box\nCOPY --from=more a /a"}, "/no/such"),
@@ -115,6 +116,15 @@ def test_run_for_another_machine(kit):
     assert kit.config()["architecture"] == "s390x"
     with pytest.raises(UnsupportedError, match="s390x"):
         kit.build("FROM scratch\nRUN true", platform="linux/s390x")
+
+
+def test_an_image_of_another_machine(kit):
+    """Where FROM names the platform, an image here of another one is not it: nobody answers at that registry."""
+    kit.build("FROM scratch\nCOPY a /a", {"a": "1"}, tags=("localhost:1/here",))
+    with pytest.raises(LayerfsError, match="localhost:1"):
+        kit.build("FROM --platform=linux/s390x localhost:1/here")
+    kit.build("FROM localhost:1/here", platform="linux/s390x")
+    assert any("s390x" in text for text in kit.result.warnings)
 
 
 def test_a_file_that_nobody_may_read(kit):

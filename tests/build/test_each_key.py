@@ -24,6 +24,9 @@ FILES = {"a": "1", "d/x": "2", "d/y": "3", "e/x": "4"}
         ("COPY --parents d/x /n/", "COPY d/x /n/"),
         ("COPY --exclude=y d /n", "COPY d /n"),
         ("COPY --exclude=y d /n", "COPY --exclude=x d /n"),
+        ("COPY --from=box --parents /etc/passwd /n/", "COPY --from=box /etc/passwd /n/"),
+        ("COPY --from=box --exclude=passwd /etc /n", "COPY --from=box /etc /n"),
+        ("COPY --from=box --chmod=600 /etc /n", "COPY --from=box /etc /n"),
         ("COPY d /n", "COPY --link d /n"),
         ("COPY --chown=5:6 d /n", "COPY --chown=5:7 d /n"),
         ("COPY --chown=5 --link d /n", "COPY --chown=6 --link d /n"),
@@ -132,9 +135,10 @@ def test_a_source_s_name_and_kind_count(kit):
 
 def test_one_source_or_several(kit):
     """A pattern that matches one file is one source; two words, of which one matches nothing, are several."""
-    kit.build("FROM scratch\nCOPY a none* /o/", FILES)
-    kit.build("FROM scratch\nCOPY a /o/")
+    kit.build("FROM scratch\nCOPY a none* /o", FILES)
     assert kit.paths("/o") == ["a"]
+    kit.build("FROM scratch\nCOPY a /o")
+    assert kit.read("/o") == "1"
 
 
 def test_platforms_are_other_steps(kit):

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from layerfs.build import Secret
-from layerfs.errors import InvalidInputError, LayerfsError
+from layerfs.build.cachemounts import CacheMounts
+from layerfs.errors import InUseError, InvalidInputError, LayerfsError
 
 pytestmark = pytest.mark.root
 
@@ -113,6 +114,22 @@ def test_two_commands_at_one_cache(kit, sharing, together):
     text = "FROM box AS one\n{}FROM box AS two\n{}FROM box\nCOPY --from=one / /one\nCOPY --from=two / /two\n"
     kit.build(text.format(line.format("a", "b"), line.format("b", "a")), jobs=3)
     assert ("o" in kit.paths("/one") and "o" in kit.paths("/two")) is together
+
+
+def test_a_cache_in_use_stays(kit):
+    parts = kit.store.build_cache()._parts
+    mounts = CacheMounts(parts.root, parts.database)
+    with mounts.open("x", "shared", None, 0o755, 0, 0) as place:
+        (entry,) = kit.store.build_cache().list()
+        assert entry.in_use
+        for dry_run in (True, False):
+            assert not kit.store.build_cache().prune(all_entries=True, dry_run=dry_run).entries
+        with pytest.raises(InUseError):
+            mounts.remove(mounts.list()[0].key)
+        assert place.is_dir()
+    assert len(kit.store.build_cache().prune(dry_run=True).entries) == 1
+    assert len(kit.store.build_cache().prune().entries) == 1
+    assert not place.exists()
 
 
 # ---- tmpfs ----

@@ -2,11 +2,16 @@
 
 import io
 import json
+import os
 import tarfile
+import threading
 
+import msgspec
 import pytest
+import tarbuild as tar
 
 from layerfs.build import BuildOptions, Output
+from layerfs.build.state import StageState
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError
 
 pytestmark = pytest.mark.root
@@ -146,6 +151,43 @@ def test_ignore_files_of_a_context(kit, tmp_path):
     (tmp_path / "given").write_text("d\n")
     kit.build(text, ignore_file=str(tmp_path / "given"))
     assert seen() == {"d"}
+
+
+def test_a_dockerfile_from_a_pipe(kit, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("FROM scratch\nLABEL a=1\n",))
+    writer.start()
+    kit.build("", file=str(tmp_path / "pipe"))
+    writer.join()
+    assert kit.section()["Labels"] == {"a": "1"}
+
+
+@pytest.mark.parametrize("file", [None, "Dockerfile"])
+def test_an_ignore_file_beside_a_dockerfile_in_a_tar(kit, file):
+    members = {"Dockerfile": "FROM scratch\nCOPY . /\n", "Dockerfile.dockerignore": "a\n", "a": "1", "b": "1"}
+    kit.build(
+        "",
+        context="-",
+        stdin=io.BytesIO(tar.archive(*(tar.file(k, v.encode()) for k, v in members.items()))),
+        file=file,
+    )
+    assert set("ab") & set(kit.paths("/")) == {"b"}
+
+
+def test_a_base_that_has_no_history(kit):
+    kit.build("FROM scratch\nCOPY a /a", {"a": "1"})
+    image = kit.store.images.get("made")
+    config = json.loads(image.config_bytes)
+    assert len(config["history"]) == 1
+    bare = StageState.of_image(
+        msgspec.structs.replace(image, config_bytes=json.dumps(config | {"history": None}).encode()), "\\"
+    )
+    assert [entry["comment"] for entry in bare.history] == ["no history recorded"]
+
+
+def test_the_variant_of_a_platform(kit):
+    kit.build("FROM scratch\nCOPY a /a", {"a": "1"}, platform="linux/arm/v7")
+    assert (kit.config()["architecture"], kit.config()["variant"]) == ("arm", "v7")
 
 
 def test_a_named_context_has_an_ignore_file_of_its_own(kit, tmp_path):
