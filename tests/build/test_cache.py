@@ -325,6 +325,9 @@ def test_a_cache_in_a_registry(kit, registry, tmp_path):
     name = f"{registry.host}/team/cache:latest"
     kit.build(text, cache_to=(f"type=registry,ref={name},mode=max",))
     assert not any(name in image.names for image in kit.store.images.list())
+    mine = kit.build("FROM box\nLABEL a=b", tags=(name,)).image
+    kit.build(text, cache_to=(f"type=registry,ref={name},mode=max",))
+    assert kit.store.images.get(name).id == mine.id
     other = tmp_path / "other"
     other.mkdir()
     with Store.open(other / "root", other / "run") as store:

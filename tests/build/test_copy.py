@@ -464,6 +464,7 @@ def repository(server):
     git("add", ".")
     git("commit", "-qm", "one")
     git("tag", "v1")
+    git("branch", "old")
     (work / "sub/f").write_text("two")
     git("commit", "-qam", "two")
     commit = git("rev-parse", "HEAD")

@@ -222,6 +222,8 @@ def test_times_that_are_none(kit):
         for options in ({"build_args": {"SOURCE_DATE_EPOCH": text}}, {"environment": {"SOURCE_DATE_EPOCH": text}}):
             with pytest.raises(InvalidInputError, match="not a time in seconds"):
                 kit.build("FROM box\n", **options)
+            with pytest.raises(InvalidInputError, match="not a time in seconds"):  # before anything is fetched
+                kit.build("FROM box\n", context="http://localhost:1/a.tar", **options)
 
 
 def test_where_the_time_comes_from(kit):

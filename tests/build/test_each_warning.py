@@ -31,6 +31,8 @@ def rules(text, given=None, ignore=None):
         ("FROM a AS x\nWORKDIR /b\nFROM x\nWORKDIR c", []),
         ("FROM a\nCMD b", ["2 JSONArgsRecommended"]),
         ("FROM a\nENTRYPOINT b", ["2 JSONArgsRecommended"]),
+        ('FROM a\nSHELL ["/b"]\nCMD c\nENTRYPOINT d', []),
+        ('FROM a AS x\nSHELL ["/b"]\nFROM x\nCMD c', []),
         ('FROM a\nCMD ["b"]\nENTRYPOINT ["c"]\nHEALTHCHECK CMD d', []),
         ('FROM a\nCMD ["b"]\nCMD ["c"]', ["2 MultipleInstructionsDisallowed"]),
         ('FROM a\nENTRYPOINT ["b"]\nENTRYPOINT ["c"]', ["2 MultipleInstructionsDisallowed"]),

@@ -27,6 +27,7 @@ def both(repository):  # noqa: F811
     [
         ("?tag=v1", "one"),
         ("?branch=main", "two"),
+        ("?branch=old", "one"),
         ("?ref=v1", "one"),
         ("?ref=refs/heads/main", "two"),
         ("?commit={0}", "one"),

@@ -205,6 +205,11 @@ def test_a_command_that_is_taken_back(kit):
     assert (kit.section().get("Entrypoint"), kit.section().get("Cmd")) == (["/a"], None)
 
 
+def test_an_entrypoint_drops_the_command_of_another_stage(kit):
+    kit.build('FROM scratch AS one\nCMD ["c"]\nFROM one\nENTRYPOINT ["e"]')
+    assert "Cmd" not in kit.section()
+
+
 def test_several_archives_need_no_slash(kit):
     files = {f"{name}.tar": _archive((tar.file, name, b"1")) for name in ("one", "two")}
     kit.build("FROM box\nADD *.tar /new\n", files)
