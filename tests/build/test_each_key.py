@@ -146,3 +146,10 @@ def test_platforms_are_other_steps(kit):
     for arch in ("arm64", "s390x"):
         kit.build(text, FILES, platform=f"linux/{arch}")
         assert (kit.config()["architecture"], kit.section()["Labels"]["of"]) == (arch, arch)
+
+
+def test_proxies_are_not_part_of_a_step(kit):
+    for proxy in ("one", "two"):
+        kit.build("FROM box\nARG http_proxy\nRUN echo $http_proxy > /o\n", build_args={"http_proxy": proxy})
+        assert "|" not in kit.config()["history"][-1]["created_by"]
+    assert (kit.steps(), kit.read("/o")) == ((0, 1), "one\n")

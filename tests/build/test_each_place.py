@@ -174,15 +174,17 @@ def test_an_ignore_file_beside_a_dockerfile_in_a_tar(kit, file):
     assert set("ab") & set(kit.paths("/")) == {"b"}
 
 
-def test_a_base_that_has_no_history(kit):
-    kit.build("FROM scratch\nCOPY a /a", {"a": "1"})
-    image = kit.store.images.get("made")
-    config = json.loads(image.config_bytes)
-    assert len(config["history"]) == 1
-    bare = StageState.of_image(
-        msgspec.structs.replace(image, config_bytes=json.dumps(config | {"history": None}).encode()), "\\"
-    )
-    assert [entry["comment"] for entry in bare.history] == ["no history recorded"]
+def test_a_base_whose_history_does_not_fit(kit):
+    image = kit.build("FROM scratch\nCOPY a /a", {"a": "1"}).image
+    document = json.loads(image.config_bytes)
+
+    def state(history):
+        changed = json.dumps(document | {"history": history}).encode()
+        return StageState.of_image(msgspec.structs.replace(image, config_bytes=changed), "\\")
+
+    assert [entry["comment"] for entry in state(None).history] == ["no history recorded"]
+    with pytest.raises(InvalidInputError, match="does not fit its layers"):
+        state([{}, {}]).finished(lambda _: "")
 
 
 def test_the_variant_of_a_platform(kit):

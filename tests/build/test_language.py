@@ -10,6 +10,23 @@ from layerfs.errors import BuildError, InvalidInputError
 pytestmark = pytest.mark.root
 
 
+def test_history_has_what_variables_mean(kit):
+    kit.build(
+        "FROM scratch\nMAINTAINER me\nENV a=7\nENV c=$a\nLABEL d=$a\nUSER $a\nWORKDIR /$a/..\n"
+        "STOPSIGNAL ${x:-9}\nEXPOSE $x"
+    )
+    history = kit.config()["history"]
+    assert [entry["created_by"] for entry in history][2:] == [
+        "ENV c=7",
+        "LABEL d=7",
+        "USER 7",
+        "WORKDIR /",
+        "STOPSIGNAL 9",
+        "EXPOSE $x",
+    ]
+    assert {entry["author"] for entry in history} == {"me"}
+
+
 @pytest.mark.parametrize("dest", [".", "..", "/there", "/there/.", "/link", "$NOTHING"])
 def test_several_sources_into_a_directory_without_a_slash(kit, dest):
     files = {"a1": "1", "a2": "2"}
