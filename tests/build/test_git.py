@@ -1,11 +1,12 @@
 """Repositories: the forms in which one says what of it is meant."""
 
+import hashlib
 import io
 import os
 import subprocess
 
 import pytest
-from test_copy import repository, server  # noqa: F401
+from test_copy import archive, repository, server  # noqa: F401
 
 from layerfs.build.git import GitSource, parse_git
 from layerfs.errors import BuildError, InvalidInputError
@@ -99,3 +100,29 @@ def test_forms_of_urls():
     for query in ("keep-git-dir=maybe", "submodules=2"):
         with pytest.raises(InvalidInputError, match="is true or false"):
             parse_git(f"https://host/a.git?{query}")
+
+
+# ---- what ADD with a checksum is known by in the cache ----
+
+
+def test_another_checksum_is_another_step(kit, server):  # noqa: F811
+    place, url = server
+    for text in ("one", "two"):
+        (place / "f").write_text(text)
+        kit.build(f"FROM scratch\nADD --checksum=sha256:{hashlib.sha256(text.encode()).hexdigest()} {url}/f /o\n")
+        assert (kit.steps(), kit.read("/o")) == ((1, 0), text)
+
+
+def test_names_and_flags_beside_a_checksum(kit, server, both):  # noqa: F811
+    place, url = server
+    (place / "f.tar").write_bytes(archive())
+    checksum = f"sha256:{hashlib.sha256(archive()).hexdigest()}"
+    for flag, wanted in (("", ["f.tar"]), ("--unpack", ["in", "in/a", "in/b"])):
+        kit.build(f"FROM scratch\nADD --checksum={checksum} {flag} {url}/f.tar /x/\n")
+        assert kit.paths("/x") == wanted
+    (place / "g.tar").write_bytes(archive())
+    kit.build(f"FROM scratch\nADD --checksum={checksum} {url}/g.tar /x/\n")
+    assert kit.paths("/x") == ["g.tar"]
+    for flag in ("", "--keep-git-dir"):
+        kit.build(f"FROM scratch\nADD --checksum={both[2]} {flag} {both[0]} /x/\n")
+        assert (".git" in kit.paths("/x")) is bool(flag)
