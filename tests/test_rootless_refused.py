@@ -132,3 +132,11 @@ def test_a_host_that_has_ranges_and_refuses_namespaces(user, refuses):
     # An image whose files are all root's asks for no namespace.
     data = tar.archive(tar.file("roots", b"x"))
     subprocess.run([*words, "import", "-", "own"], env=environment, input=data, cwd="/", timeout=100, check=True)
+    # Of one that came before that, the removal says what it lacks, and later it can be done.
+    user("import", "-", "many", data=many_tar())
+    layer = user("inspect", "--format", "{{index .RootFS.Layers 0}}", "many").strip()
+    done = subprocess.run([*words, "rmi", "many"], env=environment, capture_output=True, cwd="/", timeout=100)
+    assert done.returncode == 4
+    assert f"rmi: remove layer {layer}: make a user namespace: ".encode() in done.stderr
+    user("prune", "-f")
+    assert foreign(user.place / "root/ingest") == []

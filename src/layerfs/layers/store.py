@@ -45,6 +45,7 @@ __all__ = ["Layer", "LayerStore"]
 
 _ALGORITHMS = {64: "sha256", 128: "sha512"}
 """By the length of a digest's digits."""
+_RANGES_HINT = "put his ranges back into /etc/subuid and /etc/subgid, then layerfs prune"
 BAD = "bad"
 """The directory of what was found damaged."""
 
@@ -67,25 +68,25 @@ class Layer(msgspec.Struct, frozen=True):
 
 def _remove_owned(path: Path) -> None:
     """Take a working directory away, which may be one that ``retire`` moved layers into; UnsupportedError for what has
-    owners that this user has not any more. The rest of it goes all the same."""
+    owners that this user has not any more, or may not act for. The rest of it goes all the same."""
     try:
         userns.remove_owned(path)
-    except PermissionError:
+    except (PermissionError, UnsupportedError) as exc:
         left = [child for child in sorted(path.iterdir()) if not _is_removed(child)]
         if not left:
             path.rmdir()
             return
         names = [f"{_ALGORITHMS[len(child.name)]}:{child.name}" for child in left if len(child.name) in _ALGORITHMS]
-        raise UnsupportedError(
-            f"remove {f'layer {names[0]}' if names else path}: its files have owners that this user has no numbers for",
-            hint="put his ranges back into /etc/subuid and /etc/subgid, then layerfs prune",
-        ) from None
+        why, hint = "its files have owners that this user has no numbers for", _RANGES_HINT
+        if isinstance(exc, UnsupportedError):
+            why, hint = str(exc), exc.hint or hint
+        raise UnsupportedError(f"remove {f'layer {names[0]}' if names else path}: {why}", hint=hint) from None
 
 
 def _is_removed(path: Path) -> bool:
     try:
         userns.remove_owned(path) if path.is_dir() else path.unlink()
-    except PermissionError:
+    except (PermissionError, UnsupportedError):
         return False
     return True
 
