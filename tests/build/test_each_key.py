@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import tarbuild as tar
 
 pytestmark = pytest.mark.root
 
@@ -139,6 +140,23 @@ def test_one_source_or_several(kit):
     assert kit.paths("/o") == ["a"]
     kit.build("FROM scratch\nCOPY a /o")
     assert kit.read("/o") == "1"
+
+
+def test_an_archive_and_what_is_in_it(kit):
+    kit.write({"t.tar": tar.archive(tar.file("in", b"1"))})
+    for line, wanted in (("ADD", "in"), ("COPY", "t.tar"), ("ADD", "in"), ("ADD --unpack=false", "t.tar")):
+        kit.build(f"FROM scratch\n{line} t.tar /n/\n")
+        assert kit.paths("/n") == [wanted]
+
+
+def test_owners_count_where_they_are_kept(kit):
+    for owner in (5, 6):
+        kit.build(f"FROM box AS one\nRUN echo 1 > /f; chown {owner} /f\nFROM scratch\nCOPY --from=one /f /o\n")
+        assert kit.stat("/o").uid == owner
+    kit.build("FROM scratch\nCOPY a /o\n", FILES)
+    os.chown(kit.context / "a", 5, 5)
+    kit.build("FROM scratch\nCOPY a /o\n")
+    assert (kit.steps(), kit.stat("/o").uid) == ((0, 1), 0)
 
 
 def test_platforms_are_other_steps(kit):

@@ -183,6 +183,7 @@ def test_lines_of_an_ignore_file():
 
 
 def test_variables_in_the_flags_of_copy(kit):
-    text = "FROM box\nARG O=5:6\nARG E=y\nCOPY --chown=$O --exclude=$E d /n\n"
+    text = "FROM box\nARG O=5:6\nARG E=y\nARG M=u=r\nCOPY --chown=$O --exclude=$E --chmod=$M d/* /n/\n"
     kit.build(text, {"d/x": "1", "d/y": "2"})
-    assert (kit.paths("/n"), kit.stat("/n/x").uid, kit.stat("/n/x").gid) == (["x"], 5, 6)
+    entry = kit.stat("/n/x")
+    assert (kit.paths("/n"), entry.uid, entry.gid, entry.mode & 0o700) == (["x"], 5, 6, 0o400)

@@ -37,6 +37,17 @@ def test_several_sources_into_a_directory_without_a_slash(kit, dest):
     assert [path for path in kit.paths(wanted) if path.startswith("a")] == ["a1", "a2"]
 
 
+@pytest.mark.parametrize("dest", ["/new/.", "/new/sub/.."])
+def test_several_sources_into_a_directory_that_dots_make(kit, dest):
+    kit.build(f"FROM box\nCOPY a1 a2 {dest}\n", {"a1": "1", "a2": "2"})
+    assert kit.paths("/new")[:2] == ["a1", "a2"]
+
+
+def test_dots_after_a_link_are_of_the_path_as_it_is_written(kit):
+    kit.build("FROM scratch\nCOPY link/../a /a\n", {"a": "1", "d/a": "2", "d/sub/b": "3", "link": "->d/sub"})
+    assert kit.read("/a") == "1"
+
+
 def test_several_sources_into_what_is_no_directory(kit):
     files = {"a1": "1", "a2": "2"}
     for flag, dest in (("", "/new"), ("--link ", "/etc")):

@@ -85,6 +85,7 @@ def test_changes(kit, walked, name):
     assert kit.steps() == (int(seen), int(not seen))
     assert "/d/t/x.log" not in kit.entries()
     kit.build(TEXT, no_cache=True, tags=("whole",))
+    assert kit.steps() == (1, 0)
     assert kit.entries("made").keys() == kit.entries("whole").keys()
     for path, entry in kit.entries("made").items():
         other = kit.stat(path, "whole")
