@@ -80,3 +80,8 @@ def test_sources_are_merged_as_one_after_the_other_is_copied(kit, seed):
 def test_a_file_and_a_directory_in_one_place(kit, files, what):
     with pytest.raises(InvalidInputError, match=what):
         kit.build("FROM scratch\nCOPY s t /d/", files)
+
+
+def test_a_text_in_the_place_of_a_directory(kit):
+    with pytest.raises(InvalidInputError, match="/d/a: copied as a file and as a directory"):
+        kit.build("FROM scratch\nCOPY --parents a/b <<a /d/\nhi\na\n", {"a/b": "1"})

@@ -1,5 +1,7 @@
 """What docker and buildah take in a Dockerfile beside the plain cases: where others' own suites look."""
 
+import os
+
 import pytest
 import tarbuild as tar
 
@@ -41,6 +43,14 @@ def test_several_sources_into_a_directory_without_a_slash(kit, dest):
 def test_several_sources_into_a_directory_that_dots_make(kit, dest):
     kit.build(f"FROM box\nCOPY a1 a2 {dest}\n", {"a1": "1", "a2": "2"})
     assert kit.paths("/new")[:2] == ["a1", "a2"]
+
+
+def test_a_new_directory_is_as_old_as_the_latest_of_its_files(kit):
+    kit.write({"a": "1", "b": "2"})
+    for name, when in (("a", 2000), ("b", 1000)):
+        os.utime(kit.context / name, (when, when))
+    kit.build("FROM scratch\nCOPY a b /new/\n")
+    assert (kit.paths("/new"), kit.stat("/new").mtime_ns) == (["a", "b"], 2000 * 10**9)
 
 
 def test_dots_after_a_link_are_of_the_path_as_it_is_written(kit):
