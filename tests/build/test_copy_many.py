@@ -85,3 +85,20 @@ def test_a_file_and_a_directory_in_one_place(kit, files, what):
 def test_a_text_in_the_place_of_a_directory(kit):
     with pytest.raises(InvalidInputError, match="/d/a: copied as a file and as a directory"):
         kit.build("FROM scratch\nCOPY --parents a/b <<a /d/\nhi\na\n", {"a/b": "1"})
+
+
+def test_hard_links_of_several_files(kit):
+    kit.write({"s/a": "1", "s/c": "2"})
+    for name, other in (("a", "b"), ("c", "d")):
+        os.link(kit.context / f"s/{name}", kit.context / f"s/{other}")
+    kit.build("FROM scratch\nCOPY s /s\n")
+    assert [kit.read(f"/s/{name}") for name in "abcd"] == ["1", "1", "2", "2"]
+    assert {entry.nlink for path, entry in kit.entries().items() if not entry.is_dir} == {2}
+
+
+def test_attributes_of_a_large_file(kit):
+    """Its content is not kept between the two looks at it."""
+    kit.write({"a": bytes(3 << 20)})
+    os.setxattr(kit.context / "a", "user.x", b"y")
+    kit.build("FROM scratch\nCOPY a /a\n")
+    assert kit.xattrs("/a")[b"user.x"] == b"y"
