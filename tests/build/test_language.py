@@ -80,6 +80,11 @@ def test_escapes_in_a_heredoc(kit):
     assert kit.read("/plain") == "`1 $A\n"
 
 
+def test_the_mode_of_a_heredoc(kit):
+    kit.build("FROM scratch\nCOPY <<E /h\nhi\nE\nCOPY --chmod=4711 <<E /i\nhi\nE\n")
+    assert (kit.stat("/h").mode & 0o7777, kit.stat("/i").mode & 0o7777) == (0o644, 0o4711)
+
+
 def test_the_maintainer_is_what_is_written(kit):
     kit.build('FROM box\nENV A=1\nMAINTAINER "Some One \\\n<one@example.org>" $A\n')
     assert kit.config()["author"] == '"Some One <one@example.org>" $A'

@@ -113,6 +113,23 @@ def test_files_beside_directories(kit, walked):
     assert (kit.steps(), kit.read("/d/a")) == ((1, 0), "2")
 
 
+def test_directories_and_questions_of_their_own(kit, walked):
+    """What one COPY asks does not take the place of what another one asks."""
+    text = "FROM scratch\nCOPY d /d\nCOPY e /e\nCOPY --exclude=a d /f\nCOPY --exclude=c d /g\n"
+    kit.build(text, {**FILES, "e/a": "5"})
+    walked.clear()
+    kit.build(text)
+    assert (kit.steps(), walked) == ((0, 4), [])
+
+
+def test_a_file_alone_is_remembered(kit, walked, monkeypatch):
+    kit.build("FROM scratch\nCOPY d/a /a\n", FILES)
+    opened, found = tree.Cursor.open, []
+    monkeypatch.setattr(tree.Cursor, "open", lambda self, names, *flags: found.append(names) or opened(self, names))
+    kit.build("FROM scratch\nCOPY d/a /a\n")
+    assert (kit.steps(), found) == ((0, 1), [])
+
+
 def test_a_bind_mount_of_the_context(kit, walked):
     text = "FROM box\nRUN --mount=target=/m cat /m/d/a > /o"
     kit.build(text, FILES)
