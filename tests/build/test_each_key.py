@@ -159,6 +159,19 @@ def test_owners_count_where_they_are_kept(kit):
     assert (kit.steps(), kit.stat("/o").uid) == ((0, 1), 0)
 
 
+def test_values_of_attributes_and_numbers_of_devices_count(kit):
+    kit.write({"d/a": "1"})
+    for value, minor in ((b"x", 3), (b"y", 5)):
+        os.setxattr(kit.context / "d/a", "user.v", value)
+        kit.build("FROM scratch\nCOPY d/a /a\n")
+        assert (kit.steps(), kit.xattrs("/a")[b"user.v"]) == ((1, 0), value)
+        (kit.context / "e").mkdir(exist_ok=True)
+        (kit.context / "e/device").unlink(missing_ok=True)
+        os.mknod(kit.context / "e/device", 0o20600, os.makedev(1, minor))
+        kit.build("FROM scratch\nCOPY e /e\n")
+        assert (kit.steps(), kit.stat("/e/device").rdev) == ((1, 0), os.makedev(1, minor))
+
+
 def test_platforms_are_other_steps(kit):
     text = "FROM scratch\nARG TARGETARCH\nLABEL of=$TARGETARCH\nCOPY a /\n"
     for arch in ("arm64", "s390x"):
