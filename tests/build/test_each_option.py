@@ -187,3 +187,22 @@ def test_variables_in_the_flags_of_copy(kit):
     kit.build(text, {"d/x": "1", "d/y": "2"})
     entry = kit.stat("/n/x")
     assert (kit.paths("/n"), entry.uid, entry.gid, entry.mode & 0o700) == (["x"], 5, 6, 0o400)
+
+
+def test_a_sticky_bit_by_letter(kit):
+    kit.build("FROM scratch\nCOPY --chmod=u=rwx,+t a /a\nCOPY --chmod=1644 a /b\nCOPY --chmod=-t a /c\n", {"a": "1"})
+    assert [kit.stat(f"/{name}").mode & 0o1000 for name in "abc"] == [0o1000, 0o1000, 0]
+
+
+@pytest.mark.parametrize(
+    ("owner", "reason"),
+    [("bob", "no names in scratch"), ("4294967295", "out of range"), ("1:99999999999", "out of range")],
+)
+def test_owners_that_cannot_be(kit, owner, reason):
+    with pytest.raises(InvalidInputError, match=f"--chown.*{reason}"):
+        kit.build(f"FROM scratch\nCOPY --chown={owner} a /a\n", {"a": "1"})
+
+
+def test_a_variable_that_nobody_sets_is_told_of(kit):
+    kit.build("FROM scratch\nENV a=$NOPE\n")
+    assert any("NOPE" in text for text in kit.result.warnings)
