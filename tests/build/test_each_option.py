@@ -204,5 +204,7 @@ def test_owners_that_cannot_be(kit, owner, reason):
 
 
 def test_a_variable_that_nobody_sets_is_told_of(kit):
-    kit.build("FROM scratch\nENV a=$NOPE\n")
+    kit.build("FROM scratch\nENV a=$NOPE\nONBUILD ENV b=$NEITHER\n", tags=("base",))
     assert any("NOPE" in text for text in kit.result.warnings)
+    kit.build("FROM base\n")  # what only the base has is not in the file that a check reads
+    assert any("NEITHER" in text for text in kit.result.warnings)
