@@ -211,7 +211,7 @@ def test_contexts_on_the_standard_input(kit):
     assert kit.read("/f") == "1\n"
     kit.build("", {"c": "3"}, file="-", stdin=io.BytesIO(b"FROM scratch\nCOPY c /c\n"))
     assert kit.read("/c") == "3"
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match="at once"):
         kit.build("", context="-", file="-", stdin=io.BytesIO(b""))
 
 
