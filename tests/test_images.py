@@ -191,7 +191,7 @@ def test_a_list_says_of_each_image_what_the_image_says(store: Store, tmp_path: P
     data = encode(Index(media_type=MEDIA_INDEX, manifests=(team.manifest_descriptor,)))
     store.content.write(data)
     store.images.add(descriptor_of(data, MEDIA_INDEX), "docker.io/library/multi:1")
-    with sqlite3.connect(store.database.path) as raw:
+    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as raw:
         raw.execute("DELETE FROM layers WHERE diff_id = ?", (bare.diff_ids[0],))
     listed = {image.target.digest: image for image in store.images.list()}
     assert len(listed) == 4

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layerfs.errors import NativeError
 from layerfs.native import Listing
 
-FIELDS = ["mode", "ino", "dev", "nlink", "uid", "gid", "size", "mtime", "ctime", "mtime_ns", "ctime_ns", "rdev"]
+FIELDS = ["mode", "ino", "dev", "nlink", "uid", "gid", "size", "mtime_ns", "ctime_ns", "rdev"]
 
 
 def listed(path):
