@@ -257,3 +257,12 @@ def test_triggers_that_no_dockerfile_makes(kit, trigger):
     kit.store.images.create(document, image.manifest.layers, "docker.io/library/bad:latest")
     with pytest.raises(InvalidInputError, match=f"ONBUILD {trigger.split()[0]} in the base image"):
         kit.build("FROM bad\n")
+
+
+def test_attributes_that_mean_something_to_overlayfs_are_not_copied(kit):
+    kit.write({"d/f": "1", "large": bytes(2 << 20)})
+    for path in ("d", "d/f", "large"):
+        os.setxattr(kit.context / path, "user.overlay.opaque", b"y")
+        os.setxattr(kit.context / path, "user.kept", b"1")
+    kit.build("FROM scratch\nCOPY . /c/")
+    assert [kit.xattrs(path, "made") for path in ("/c/d/f", "/c/large")] == [{b"user.kept": b"1"}] * 2
