@@ -266,3 +266,17 @@ def test_attributes_that_mean_something_to_overlayfs_are_not_copied(kit):
         os.setxattr(kit.context / path, "user.kept", b"1")
     kit.build("FROM scratch\nCOPY . /c/")
     assert [kit.xattrs(path, "made") for path in ("/c/d/f", "/c/large")] == [{b"user.kept": b"1"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ("USER bob\nWORKDIR /w", "USER bob: there are no names in scratch"),
+        ("USER 9999999999\nWORKDIR /w", "USER 9999999999: out of range"),
+        ("COPY --chown=bob a /", "--chown=bob: there are no names in scratch"),
+        ("COPY --chown=1:9999999999 a /", "--chown=9999999999: out of range"),
+    ],
+)
+def test_where_an_owner_stands_that_is_nobody(kit, lines, what):
+    with pytest.raises(InvalidInputError, match=what):
+        kit.build(f"FROM scratch\n{lines}", {"a": "1"})

@@ -80,7 +80,7 @@ def known_content(
 
 
 def _described(source: Source) -> bytes:
-    return repr((source.title, source.mode, source.spread, source.unpack)).encode()
+    return repr((source.title, source.spread, source.unpack)).encode()
 
 
 def _gather_files(

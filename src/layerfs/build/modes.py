@@ -68,19 +68,22 @@ def _change(mode: int, who: str, action: str, letters: str) -> int:
     return mode & ~reach | bits
 
 
-def resolve_chown(text: str, stack: Sequence[Digest], snapshots: SnapshotStore) -> tuple[int, int]:
+def resolve_chown(
+    text: str, stack: Sequence[Digest], snapshots: SnapshotStore, what: str = "--chown="
+) -> tuple[int, int]:
     """The numbers of ``user[:group]``; without a group that of the user's number, as docker has it.
 
-    Names are looked up in the image's own files. NotFoundError for one that is not there, InvalidInputError.
+    Names are looked up in the image's own files. NotFoundError for one that is not there, InvalidInputError; ``what``
+    is where the text stands.
     """
     user, sign, group = text.partition(":")
     if sign:  # what is left empty, as by a variable that is not set, is root's
         user, group = user or "0", group or "0"
-    numbers = [_number(word) for word in (user, group) if word]
+    numbers = [_number(word, what) for word in (user, group) if word]
     if None not in numbers:
         return numbers[0] or 0, numbers[-1] or 0
     if not stack:
-        raise InvalidInputError(f"--chown={text}: there are no names in scratch", hint="give numbers")
+        raise InvalidInputError(f"{what}{text}: there are no names in scratch", hint="give numbers")
     root = snapshots.view(stack)
     try:
         uid = resolve_user(root, user).uid
@@ -93,7 +96,7 @@ def resolve_owner(user: str, stack: Sequence[Digest], snapshots: SnapshotStore) 
     """The numbers of ``USER``, who gets a working directory that is made. Without names to look up in, only numbers
     are someone."""
     if not stack:
-        return resolve_chown(user, stack, snapshots)
+        return resolve_chown(user, stack, snapshots, "USER ")
     root = snapshots.view(stack)
     try:
         found = resolve_user(root, user)
@@ -102,9 +105,9 @@ def resolve_owner(user: str, stack: Sequence[Digest], snapshots: SnapshotStore) 
         os.close(root)
 
 
-def _number(word: str) -> int | None:
+def _number(word: str, what: str) -> int | None:
     if not word.isdecimal():
         return None
     if len(word) > 10 or int(word) > _HIGHEST:
-        raise InvalidInputError(f"--chown: {word} is out of range, 0 to {_HIGHEST}")
+        raise InvalidInputError(f"{what}{word}: out of range, 0 to {_HIGHEST}")
     return int(word)

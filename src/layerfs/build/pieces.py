@@ -32,7 +32,6 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     names: Names = ()
     status: Status | None = None
     text: bytes | None = None
-    mode: int = 0o644
     spread: bool = False
     keep_owner: bool = False
     unpack: bool = False

@@ -213,7 +213,7 @@ class _Layout:
         owner = flags.owner if not source.keep_owner else None  # files of an archive keep those that it says
         if owner is None:
             owner = (status.st_uid, status.st_gid) if status is not None and source.keeps_owner else (0, 0)
-        mode = status.st_mode if status is not None else stat.S_IFREG | source.mode
+        mode = status.st_mode if status is not None else stat.S_IFREG | 0o644
         if flags.chmod is not None and not stat.S_ISLNK(mode):
             mode = flags.chmod(mode)
         return Member(
