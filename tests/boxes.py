@@ -60,8 +60,30 @@ def add_box(store: Store, directory: Path, *more: bytes, name: str = "box", chan
     path.unlink()
 
 
+@contextmanager
+def box_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store with the image, for the tests of a module, who leave nothing in it, on the disk or among the mounts and
+    control groups."""
+    root = tmp_path_factory.mktemp("store")
+    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
+        add_box(store, root)
+        yield store
+        assert store.containers.list() == []
+        ids = {event.id for event in store.containers.events(since=0)}
+        store.snapshots.close()
+        assert list((root / "snapshots").iterdir()) == []
+        store.snapshots.release_layers()
+    left = [path for path in Path("/sys/fs/cgroup").glob("*/layerfs/*") if path.name in ids]
+    assert not left, f"left behind: {left}"
+
+
 def options(*args: str, image: str = "box", **flags: Any) -> CreateOptions:
     return create_options(image, args, flags)
+
+
+def sh(store: Store, runtime: str, script: str, **flags: Any) -> "Ran":
+    """Run a script of the shell."""
+    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 class Ran:

@@ -5,9 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from boxes import add_box, needs_busybox, options
+from boxes import box_store, needs_busybox, options
 
-from layerfs import Store
 from layerfs.errors import ExistsError, NotFoundError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -15,14 +14,8 @@ pytestmark = [pytest.mark.root, needs_busybox]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
-        store.snapshots.close()
-        assert list((root / "snapshots").iterdir()) == []
-        store.snapshots.release_layers()
 
 
 def test_a_root(store):

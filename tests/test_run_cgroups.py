@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
+from boxes import box_store, needs_busybox, options, sh
 
-from layerfs import Store
 from layerfs.errors import InvalidInputError
 
 VERSION1 = Path("/sys/fs/cgroup/memory/tasks").exists()
@@ -22,15 +21,8 @@ LIMIT = "/sys/fs/cgroup/memory/memory.limit_in_bytes" if VERSION1 else "/sys/fs/
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
-
-
-def sh(store, runtime, script, **flags):
-    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 def test_a_limit_is_seen_and_cannot_be_changed(store, runtime):

@@ -4,9 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
-
-from layerfs import Store
+from boxes import box_store, needs_busybox, options, run
 
 pytestmark = [pytest.mark.root, needs_busybox]
 MEMORY = Path("/sys/fs/cgroup/memory/tasks").exists() or Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -14,11 +12,8 @@ MEMORY = Path("/sys/fs/cgroup/memory/tasks").exists() or Path("/sys/fs/cgroup/cg
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
 
 
 @pytest.fixture

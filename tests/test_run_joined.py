@@ -4,9 +4,8 @@ import os
 import time
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
+from boxes import box_store, needs_busybox, options, sh
 
-from layerfs import Store
 from layerfs.errors import InUseError, InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -14,11 +13,8 @@ pytestmark = [pytest.mark.root, needs_busybox]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
 
 
 @pytest.fixture
@@ -33,10 +29,6 @@ def donor(store, runtime):
     yield start
     for container in made:
         container.remove(force=True)
-
-
-def sh(store, runtime, script, **flags):
-    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 def namespace(container, kind):

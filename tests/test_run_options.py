@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from boxes import add_box, needs_busybox, run
+from boxes import box_store, needs_busybox, sh
 
-from layerfs import Store
 from layerfs.errors import LayerfsError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -14,19 +13,8 @@ pytestmark = [pytest.mark.root, needs_busybox]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
-        ids = {event.id for event in store.containers.events(since=0)}
-        store.snapshots.release_layers()
-    left = [path for path in Path("/sys/fs/cgroup").glob("*/layerfs/*") if path.name in ids]
-    assert not left, f"left behind: {left}"
-
-
-def sh(store, runtime, script, **flags):
-    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 def test_tmpfs(store, runtime):

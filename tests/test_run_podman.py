@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import tarbuild as tar
-from boxes import add_box, needs_busybox, options, run
+from boxes import add_box, box_store, needs_busybox, options, run, sh
 
-from layerfs import Store
 from layerfs.errors import InvalidInputError, NotFoundError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -18,12 +17,9 @@ pytestmark = [pytest.mark.root, needs_busybox]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
-        add_box(store, root, name="talk", changes=("ENV GREETING=hello", "ENV OTHER=more"))
+    with box_store(tmp_path_factory) as store:
+        add_box(store, store.root, name="talk", changes=("ENV GREETING=hello", "ENV OTHER=more"))
         yield store
-        assert store.containers.list() == []
 
 
 @pytest.fixture
@@ -40,10 +36,6 @@ def make(store, runtime):
     yield one
     for container in made:
         container.remove(force=True)
-
-
-def sh(store, runtime, script, **flags):
-    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 def test_umask(store, runtime, make):

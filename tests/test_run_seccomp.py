@@ -7,9 +7,8 @@ import os
 import struct
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
+from boxes import box_store, needs_busybox, options, sh
 
-from layerfs import Store
 from layerfs.errors import InvalidInputError, LayerfsError, UnsupportedError
 from layerfs.runtime.profiles import profile_program
 
@@ -20,11 +19,8 @@ ALLOW = {"defaultAction": "SCMP_ACT_ALLOW"}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
 
 
 @pytest.fixture
@@ -34,10 +30,6 @@ def profile(tmp_path):
         return [f"seccomp={tmp_path}/profile.json"]
 
     return write
-
-
-def sh(store, runtime, script, **flags):
-    return run(store, "sh", "-c", script, runtime=runtime, rm=True, **flags)
 
 
 def denying(*names, **more):

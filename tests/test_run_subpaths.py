@@ -1,9 +1,8 @@
 """Paths within volumes and images as mounts, which links that lie there cannot lead elsewhere."""
 
 import pytest
-from boxes import add_box, needs_busybox, options, run
+from boxes import box_store, needs_busybox, options, run
 
-from layerfs import Store
 from layerfs.errors import InvalidInputError, LayerfsError, NotFoundError, UnsupportedError
 
 pytestmark = [pytest.mark.root, needs_busybox]
@@ -11,11 +10,8 @@ pytestmark = [pytest.mark.root, needs_busybox]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    with Store.open(root, tmp_path_factory.mktemp("run")) as store:
-        add_box(store, root)
+    with box_store(tmp_path_factory) as store:
         yield store
-        assert store.containers.list() == []
 
 
 @pytest.fixture
