@@ -249,15 +249,20 @@ def parse_tmpfs(text: str) -> MountOption:
     )
 
 
-def read_lines(path: str, what: str) -> list[str]:
-    """The lines of a file of the host that mean something: comments and empty ones left out."""
+def _read_file(path: str, what: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(_FILE_LIMIT + 1)
     except OSError as exc:
-        raise native_error(exc, f"read {what} {path}") from exc
+        raise native_error(exc, what) from exc
     if len(data) > _FILE_LIMIT:
-        raise InvalidInputError(f"read {what} {path}: more than {_FILE_LIMIT} bytes")
+        raise InvalidInputError(f"{what}: more than {_FILE_LIMIT} bytes")
+    return data
+
+
+def read_lines(path: str, what: str) -> list[str]:
+    """The lines of a file of the host that mean something: comments and empty ones left out."""
+    data = _read_file(path, f"read {what} {path}")
     try:
         lines = data.decode().removeprefix("\ufeff").splitlines()
     except UnicodeDecodeError:
@@ -340,13 +345,7 @@ def parse_security(text: str) -> str:
     if name != "seccomp" or value in ("unconfined", "builtin", "") or value.startswith("{"):
         return text
     what = f"option --security-opt seccomp={value}"
-    try:
-        with open(value, "rb") as file:
-            data = file.read(_FILE_LIMIT + 1)
-    except OSError as exc:
-        raise native_error(exc, f"{what}: read it") from exc
-    if len(data) > _FILE_LIMIT:
-        raise InvalidInputError(f"{what}: more than {_FILE_LIMIT} bytes")
+    data = _read_file(value, f"{what}: read it")
     try:
         return f"seccomp={msgspec.json.encode(msgspec.json.decode(data, type=dict[str, Any])).decode()}"
     except msgspec.DecodeError as exc:
