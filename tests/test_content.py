@@ -85,8 +85,8 @@ def test_a_partial_blob_that_was_wrong_is_started_over(store: ContentStore) -> N
         assert writer.offset == 0
 
 
-def _write_half(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    with make(root).writer(Digest.of(DATA), len(DATA)) as writer:
+def _write_half(root: Path, ready: "multiprocessing.synchronize.Event", resume: bool = True) -> None:
+    with make(root).writer(Digest.of(DATA), len(DATA), resume=resume) as writer:
         writer.write(DATA[: len(DATA) // 2])
         ready.set()
         time.sleep(60)
@@ -108,19 +108,12 @@ def test_a_killed_writer_leaves_its_half_and_no_lock(tmp_path: Path) -> None:
     assert store.has(Digest.of(DATA))
 
 
-def _write_half_of_a_document(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    with make(root).writer(Digest.of(DATA), len(DATA), resume=False) as writer:
-        writer.write(DATA[: len(DATA) // 2])
-        ready.set()
-        time.sleep(60)
-
-
 def test_what_nobody_goes_on_with_is_litter(tmp_path: Path) -> None:
     """As the configuration that a killed build was writing: it is swept, but not under its writer."""
     store = make(tmp_path)
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_write_half_of_a_document, args=(tmp_path, ready))
+    process = context.Process(target=_write_half, args=(tmp_path, ready, False))
     process.start()
     assert ready.wait(30)
     ingest = Ingest(tmp_path / "ingest")
