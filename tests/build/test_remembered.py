@@ -176,6 +176,28 @@ def test_a_file_that_is_swapped_while_it_is_read(kit, walked, monkeypatch):
     assert kit.read("/d/a") == "1"
 
 
+@pytest.mark.parametrize("when", [1, 4], ids=["for its key", "for the layer"])
+def test_a_file_that_is_cut_while_it_is_read(kit, monkeypatch, when):
+    kit.write({"d/large": bytes(3 << 20)})
+    read, calls = os.read, []
+
+    def cutting(fd, count):
+        data = read(fd, count)
+        if os.path.samestat(os.fstat(fd), os.stat(kit.context / "d/large")):
+            calls.append(count)
+            if len(calls) == when:
+                os.truncate(kit.context / "d/large", 1 << 20)
+        return data
+
+    monkeypatch.setattr(os, "read", cutting)
+    with pytest.raises(BuildError, match="d/large: changed in the build context while it was read"):
+        kit.build("FROM scratch\nCOPY d /d")
+    assert len(calls) == when + 1
+    monkeypatch.undo()
+    kit.build("FROM scratch\nCOPY d /d")
+    assert kit.stat("/d/large").size == 1 << 20
+
+
 def test_small_files_are_opened_once(kit, monkeypatch):
     opened, found = tree.Cursor.open, []
 
