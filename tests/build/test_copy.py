@@ -158,6 +158,20 @@ def test_into_what_is_there(kit):
     assert (data.mode & 0o7777, data.uid, data.gid) == (0o750, 1000, 29)
 
 
+def test_directories_above_keep_what_they_have(kit):
+    archive = tar.archive(tar.directory("d", mode=0o750, uid=5, mtime=1000, xattrs={"user.k": b"v"}))
+    kit.build("FROM scratch\nADD a.tar /\nCOPY a /d/a", {"a.tar": archive, "a": "1"})
+    entry = kit.stat("/d")
+    assert (entry.mode & 0o7777, entry.uid, entry.mtime_ns) == (0o750, 5, 1000 * 10**9)
+    assert kit.xattrs("/d") == {b"user.k": b"v"}
+
+
+def test_an_absolute_link_below_a_directory(kit):
+    kit.build("FROM box\nRUN mkdir -p /real /a && ln -s /real /a/link\nCOPY a /a/link/", {"a": "1"})
+    assert kit.read("/real/a") == "1"
+    assert kit.paths("/a") == ["link"]
+
+
 def test_a_link_at_the_destination_is_followed(kit):
     kit.build(
         "FROM box\nRUN mkdir /real && ln -s /real /link && ln -s nowhere /dead\nCOPY a /link/\nCOPY a /dead", {"a": "1"}
@@ -179,6 +193,7 @@ def test_a_hostile_link_at_the_destination(kit, tmp_path):
     ("text", "reason"),
     [
         ("COPY d /etc/passwd", "not a directory"),
+        ("COPY f /", "/bin/busybox: not a directory, a directory cannot be copied over it"),
         ("COPY a /etc/passwd/", "not a directory"),
         ("COPY e /", "a directory, a file cannot be copied over it"),
         ("COPY a /etc/passwd/x", "not a directory"),
@@ -186,7 +201,7 @@ def test_a_hostile_link_at_the_destination(kit, tmp_path):
 )
 def test_kinds_that_do_not_fit(kit, text, reason):
     with pytest.raises(InvalidInputError, match=reason):
-        kit.build(f"FROM box\n{text}", {"a": "1", "d/x": "2", "e/etc": "file"})
+        kit.build(f"FROM box\n{text}", {"a": "1", "d/x": "2", "e/etc": "file", "f/bin/busybox/x": "3"})
 
 
 def test_a_file_replaces_a_link(kit):

@@ -265,7 +265,7 @@ def test_attributes_that_mean_something_to_overlayfs_are_not_copied(kit):
         os.setxattr(kit.context / path, "user.overlay.opaque", b"y")
         os.setxattr(kit.context / path, "user.kept", b"1")
     kit.build("FROM scratch\nCOPY . /c/")
-    assert [kit.xattrs(path, "made") for path in ("/c/d/f", "/c/large")] == [{b"user.kept": b"1"}] * 2
+    assert [kit.xattrs(path, "made") for path in ("/c/d", "/c/d/f", "/c/large")] == [{b"user.kept": b"1"}] * 3
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ CHANGES = {
     "a file gone": (lambda d: (d / "s/b").unlink(), True),
     "a link": (lambda d: ((d / "s/l").unlink(), (d / "s/l").symlink_to("a")), True),
     "an attribute": (lambda d: os.setxattr(d / "a", "user.x", b"y"), True),
+    "an attribute of a directory": (lambda d: os.setxattr(d / "s", "user.x", b"y"), True),
     "another directory in its place": (lambda d: swap(d / "s"), True),
     "a new file that is left out": (lambda d: (d / "t/x.log").touch(), False),
     "a new directory that is left out": (lambda d: (d / "out").mkdir(), False),
@@ -174,6 +175,24 @@ def test_a_file_that_is_swapped_while_it_is_read(kit, walked, monkeypatch):
     monkeypatch.setattr(tree.Cursor, "open", opened)
     kit.build(TEXT)
     assert kit.read("/d/a") == "1"
+
+
+def test_a_file_that_is_swapped_before_it_is_written(kit, monkeypatch):
+    """The layer must not have another content than its key."""
+    kit.write({"d/large": bytes(3 << 20)})
+    (kit.place / "other").write_bytes(b"x" * (3 << 20))
+    opened, calls = tree.Cursor.open, []
+
+    def swapped(self, names, *flags):
+        calls.append(names)
+        if len(calls) == 2:
+            os.rename(kit.place / "other", kit.context / "d/large")
+        return opened(self, names, *flags)
+
+    monkeypatch.setattr(tree.Cursor, "open", swapped)
+    with pytest.raises(BuildError, match="d/large: changed in the build context while it was read"):
+        kit.build("FROM scratch\nCOPY d /d")
+    assert calls == [(b"d", b"large")] * 2
 
 
 @pytest.mark.parametrize("when", [1, 4], ids=["for its key", "for the layer"])

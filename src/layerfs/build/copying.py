@@ -99,9 +99,7 @@ def _gather_files(
                 note(f"{shown(found.names)} in {tree.what} is a socket and left out")
                 sockets = True
                 continue
-            digest, content = b"", None
-            if not stat.S_ISDIR(mode):
-                digest, content = fingerprint(tree, cursor, found, known, pieces.spare if pieces is not None else 0)
+            digest, content = fingerprint(tree, cursor, found, known, pieces.spare if pieces is not None else 0)
             if pieces is not None:
                 pieces.add(Piece(found.below, found.status, digest, content))
             owner = b"(%d, %d)" % (found.status.st_uid, found.status.st_gid) if keeps else b"()"

@@ -7,16 +7,15 @@ import hashlib
 import os
 import stat
 import time
-from contextlib import suppress
 
 import msgspec
 
 from layerfs.build.memory import FileMemory, identity
-from layerfs.build.tree import Cursor, Found, Tree, shown
+from layerfs.build.tree import Cursor, Found, Tree, kept_xattrs, packed, shown
 from layerfs.errors import BuildError, native_error
 from layerfs.native import Status
 
-__all__ = ["Content", "changed", "file_xattrs", "fingerprint", "same_file"]
+__all__ = ["Content", "changed", "fingerprint", "same_file"]
 
 _PIECE = 1 << 20
 _LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,6 +34,8 @@ def fingerprint(
     """What a file's content, link text and extended attributes come down to; and the content, where it had to be read
     and is no more than ``spare`` bytes. BuildError when it cannot be read, or is not what the walk has seen."""
     mode = found.status.st_mode
+    if stat.S_ISDIR(mode):
+        return _attributes(tree, cursor, found)
     if stat.S_ISREG(mode):
         path = b"/".join(found.names)
         known = memory.get(path, found.status)
@@ -55,6 +56,17 @@ def fingerprint(
         raise native_error(exc, f"read {shown(found.names)} in {tree.what}") from exc
 
 
+def _attributes(tree: Tree, cursor: Cursor, found: Found) -> tuple[bytes, Content | None]:
+    """Those of a directory, which few have."""
+    try:
+        xattrs = kept_xattrs(cursor.at(found.names))
+    except OSError as exc:
+        raise native_error(exc, f"read {shown(found.names)} in {tree.what}") from exc
+    if not xattrs:
+        return b"", None
+    return hashlib.sha256(packed(xattrs)).digest(), Content(b"", xattrs)
+
+
 def _link(tree: Tree, cursor: Cursor, found: Found) -> bytes:
     fd = cursor.open(found.names, _LINK)
     try:
@@ -70,7 +82,7 @@ def _content(tree: Tree, cursor: Cursor, found: Found, spare: int) -> tuple[byte
     try:
         if not same_file(os.fstat(fd), found.status):
             raise changed(tree, found)
-        xattrs = file_xattrs(fd)
+        xattrs = kept_xattrs(fd)
         digest, left, data = hashlib.sha256(), found.status.st_size, b""
         keep = left <= min(spare, _PIECE)
         while left:
@@ -80,8 +92,7 @@ def _content(tree: Tree, cursor: Cursor, found: Found, spare: int) -> tuple[byte
             digest.update(data)
             left -= len(data)
             keep = keep and not left  # in one piece
-        for name, value in sorted(xattrs.items()):
-            digest.update(b"\0%b\0%b" % (name, value))
+        digest.update(packed(xattrs))
         return digest.digest(), Content(data, xattrs) if keep else None
     finally:
         os.close(fd)
@@ -95,11 +106,3 @@ def same_file(status: os.stat_result, before: Status) -> bool:
 def changed(tree: Tree, found: Found) -> BuildError:
     """The error for a file that is not as it was."""
     return BuildError(f"{shown(found.names)}: changed in {tree.what} while it was read", hint="build again")
-
-
-def file_xattrs(fd: int) -> dict[bytes, bytes]:
-    """The extended attributes that a copy keeps: the user's, and capabilities."""
-    with suppress(OSError):
-        names = [name for name in os.listxattr(fd) if name.startswith("user.") or name == "security.capability"]
-        return {os.fsencode(name): os.getxattr(fd, name) for name in names if not name.startswith("user.overlay.")}
-    return {}

@@ -23,7 +23,7 @@ from layerfs.native import Status
 
 __all__ = ["FileMemory", "identity"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Of what a tree comes down to: another one is another key."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS known (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
 _LARGEST = 256 << 20

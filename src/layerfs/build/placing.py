@@ -15,10 +15,10 @@ from operator import itemgetter
 import msgspec
 
 from layerfs.build.copying import CopyFlags
-from layerfs.build.fingerprint import changed, file_xattrs, same_file
+from layerfs.build.fingerprint import changed, same_file
 from layerfs.build.pieces import Piece, Pieces, Source
 from layerfs.build.tarball import END, Member, header, padding
-from layerfs.build.tree import Cursor, Found, Names, Tree, shown
+from layerfs.build.tree import Cursor, Found, Names, Tree, kept_xattrs, shown
 from layerfs.digest import Digest
 from layerfs.errors import InvalidInputError, NotFoundError, native_error
 from layerfs.layers import Entry, Layer, LayerStore, View
@@ -282,6 +282,8 @@ def write_layer(layers: LayerStore, placed: Iterable[Placed], protect: Callable[
         for each in placed:
             member, source, piece = each.member, each.source, each.piece
             if source is None or piece is None or not stat.S_ISREG(member.mode):
+                if piece is not None and piece.content is not None:
+                    member.xattrs = piece.content.xattrs
                 out += header(member)
             elif piece.status is None:
                 out += header(member) + (source.text or b"") + padding(member.size)
@@ -319,7 +321,7 @@ def _append_file(
     try:
         if not same_file(os.fstat(fd), found.status):
             raise changed(tree, found)
-        member.xattrs = file_xattrs(fd)
+        member.xattrs = kept_xattrs(fd)
         out += header(member)
         left = member.size
         while left:

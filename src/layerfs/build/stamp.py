@@ -16,18 +16,18 @@ RACY_SECONDS = 2
 
 
 class Stamp:
-    """What stat says of all that a walk comes by. Of directories only names and modes count: their times change with
-    files that are left out, or made and removed."""
+    """What stat says of all that a walk comes by. Of directories only names, modes and attributes count: their times
+    change with files that are left out, or made and removed."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._newest = 0
         self._begun = time.time()
 
-    def add(self, listing: Listing) -> list[bytes]:
-        """Add a directory of the tree; the names of those in it, sorted."""
+    def add(self, listing: Listing, attributes: bytes) -> list[bytes]:
+        """Add a directory of the tree with its own ``attributes``; the names of those in it, sorted."""
         directories = sorted((name, status.st_mode) for name, status in listing.directories())
-        self._hash.update(b"%d %d\0" % (len(listing.files), len(directories)))
+        self._hash.update(b"%d %d %b\0" % (len(listing.files), len(directories), attributes))
         self._hash.update(listing.files)
         for name, mode in directories:
             self._hash.update(b"%o %b\0" % (mode, name))

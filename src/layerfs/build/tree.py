@@ -6,6 +6,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -16,7 +17,7 @@ from layerfs.errors import BuildError, InvalidInputError, NotFoundError, native_
 from layerfs.native import Listing, Status
 from layerfs.runtime.beneath import Place
 
-__all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "shown"]
+__all__ = ["Cursor", "Found", "Names", "Tree", "is_pattern", "kept_xattrs", "packed", "shown"]
 
 Names = tuple[bytes, ...]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -136,7 +137,7 @@ class Tree:
         return stamp
 
     def _stamp(self, stamp: Stamp, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None) -> None:
-        for name in stamp.add(self._list(cursor, names)):
+        for name in self._add(stamp, cursor, names, self._list(cursor, names)):
             here, rel = (*names, name), (*below, name)
             if self.left_out(here) and not self._reaches(here):
                 continue
@@ -163,12 +164,16 @@ class Tree:
         except OSError as exc:
             raise native_error(exc, f"read {shown(names)} in {self.what}") from exc
 
+    @staticmethod
+    def _add(stamp: Stamp, cursor: "Cursor", names: Names, listing: Listing) -> list[bytes]:
+        return stamp.add(listing, packed(kept_xattrs(cursor.at(names))))
+
     def _walk(
         self, cursor: "Cursor", names: Names, below: Names, exclude: Matcher | None, stamp: Stamp | None
     ) -> Iterator[Found]:
         listing = self._list(cursor, names)
         if stamp is not None:
-            stamp.add(listing)
+            self._add(stamp, cursor, names, listing)
         # For each file of a context: so as little as can be, and what is the same for all before.
         excluding, ignoring = bool(exclude), bool(self.ignore)
         for name, status in sorted(listing):
@@ -230,3 +235,16 @@ class Cursor:
     def __exit__(self, *_: object) -> None:
         while self._fds:
             os.close(self._fds.pop())
+
+
+def kept_xattrs(fd: int) -> dict[bytes, bytes]:
+    """The extended attributes that a copy keeps: the user's, and capabilities."""
+    with suppress(OSError):
+        names = [name for name in os.listxattr(fd) if name.startswith("user.") or name == "security.capability"]
+        return {os.fsencode(name): os.getxattr(fd, name) for name in names if not name.startswith("user.overlay.")}
+    return {}
+
+
+def packed(xattrs: dict[bytes, bytes]) -> bytes:
+    """Extended attributes as bytes, of which the same mean the same."""
+    return b"".join(b"\0%b\0%b" % pair for pair in sorted(xattrs.items()))
