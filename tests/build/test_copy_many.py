@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from layerfs.build.pieces import Piece, Pieces, Source
 from layerfs.errors import InvalidInputError
 
 pytestmark = pytest.mark.root
@@ -45,6 +46,16 @@ def test_memory_does_not_grow_with_the_files(kit):
         (context / "Dockerfile").write_text("FROM scratch\nCOPY d /d\n")
         peaks.append(peak(context, kit))
     assert (peaks[1] - peaks[0]) * 1024 < 16_000 * 700
+
+
+def test_what_nobody_reads_need_not_be_written(tmp_path):
+    """As where all is in the cache, and the disk is full."""
+    full = os.open("/dev/full", os.O_RDWR)
+    with Pieces(tmp_path) as pieces:
+        pieces.begin(Source((b"a",), text=b""))
+        pieces.add(Piece((), None, b"digest"))
+        os.dup2(full, pieces._file.fileno())
+    os.close(full)
 
 
 @pytest.mark.parametrize("seed", range(12))

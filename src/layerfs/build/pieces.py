@@ -6,6 +6,7 @@ There may be a million of them: so what is known of them lies in a file, and mem
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -87,7 +88,8 @@ class Pieces:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what is still to be written nobody reads
+            self._file.close()
 
     def begin(self, source: Source) -> None:
         """What is added from now on is of this source."""
